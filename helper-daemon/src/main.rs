@@ -1,0 +1,2 @@
+//! The `copper` command.
+fn main() {}

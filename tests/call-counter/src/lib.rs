@@ -1,0 +1,1 @@
+//! Counts the libc calls that reach glibc.

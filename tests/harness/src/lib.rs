@@ -1,0 +1,1 @@
+//! Runs programs plain and shimmed, and compares.

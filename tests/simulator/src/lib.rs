@@ -1,0 +1,1 @@
+//! Runs the cooperative tree on a virtual clock.

@@ -1,0 +1,2 @@
+//! A pass-through FUSE file system with settable latency and counters.
+fn main() {}
