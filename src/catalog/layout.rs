@@ -211,7 +211,7 @@ pub fn index_word(offset: u64, log2_slots: u32) -> u64 {
 pub fn index_place(word: u64) -> Option<(u64, u64)> {
     let log2_slots = word & 63;
     let offset = word >> 6;
-    (offset >= header::LENGTH && offset % 8 == 0 && (1..=31).contains(&log2_slots))
+    (offset >= header::LENGTH && offset.is_multiple_of(8) && (1..=31).contains(&log2_slots))
         .then(|| (offset, (1 << log2_slots) - 1))
 }
 
