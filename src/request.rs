@@ -18,8 +18,12 @@ pub const SOCKET: &str = "socket";
 pub const CATALOG: &str = "catalog";
 /// Name of the one page that applications may write (see [`crate::catalog::layout::Alarm`]).
 pub const ALARM: &str = "alarm";
-/// How long a shim waits for an answer, in milliseconds, before it goes to the origin itself.
+/// How long a shim waits for a sign of life, in milliseconds, before it goes to the origin itself.
 pub const PATIENCE_MS: u64 = 2_000;
+/// How often a helper says that it is at work on a request, in milliseconds.
+pub const WORKING_MS: u64 = 500;
+/// How long a shim waits altogether, in milliseconds, however often the helper says so.
+pub const PATIENCE_IN_ALL_MS: u64 = 300_000;
 
 /// What is asked.
 #[repr(u16)]
@@ -70,6 +74,8 @@ pub enum Outcome {
     PassThrough = 2,
     /// The request was not understood or not allowed.
     Refused = 3,
+    /// Not ended: the helper is at work, and the reply follows on the same connection.
+    Working = 4,
 }
 
 /// Length of a request's header.
@@ -143,6 +149,7 @@ impl ReplyHeader {
             1 => Outcome::Known,
             2 => Outcome::PassThrough,
             3 => Outcome::Refused,
+            4 => Outcome::Working,
             _ => return None,
         };
         let body_length = u32::from_ne_bytes(core::array::from_fn(|i| bytes[8 + i]));

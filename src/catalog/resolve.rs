@@ -145,6 +145,15 @@ impl Walk {
         }
     }
 
+    /// The same with a closing NUL, for the kernel.
+    pub fn canonical_terminated(&mut self) -> &core::ffi::CStr {
+        if self.canonical_length == 0 {
+            return c"/";
+        }
+        self.canonical[self.canonical_length] = 0;
+        core::ffi::CStr::from_bytes_until_nul(&self.canonical).unwrap_or(c"/")
+    }
+
     /// Whether the walk stands at the last component of the path.
     pub fn at_end(&self) -> bool {
         self.rest().iter().all(|&byte| byte == b'/')
