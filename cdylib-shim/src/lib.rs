@@ -5,10 +5,15 @@
 //! meant. Nothing here allocates on the way to an answer, takes a lock, or keeps a descriptor.
 #![no_std]
 
+mod access;
 mod ask;
+mod content;
+mod links;
+mod open;
 mod original;
 mod session;
 mod stat;
+mod stdio;
 mod sys;
 mod target;
 

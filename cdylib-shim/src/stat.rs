@@ -4,20 +4,11 @@
 use crate::original::{hooks, original};
 use crate::session;
 use crate::sys::{self, call, fail, finish};
-use crate::target::{Outcome, Route, with_target};
+use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Route, with_target};
 use copper_core::attributes::{Attributes, Timestamp};
 use copper_core::catalog::resolve::Ending;
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, stat as Stat, statx as Statx};
-
-const FOLLOW: Ending = Ending {
-    follow: true,
-    directory: false,
-};
-const NO_FOLLOW: Ending = Ending {
-    follow: false,
-    directory: false,
-};
 
 /// `AT_` flags that change nothing for what the catalog answers.
 const HARMLESS: c_int = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;

@@ -14,6 +14,17 @@ use copper_core::path::{self, PATH_MAX};
 use copper_core::request::{Operation, Outcome as Reply};
 use core::ffi::{CStr, c_char, c_int};
 
+/// A link at the end of the path is followed.
+pub(crate) const FOLLOW: Ending = Ending {
+    follow: true,
+    directory: false,
+};
+/// A link at the end of the path is meant itself.
+pub(crate) const NO_FOLLOW: Ending = Ending {
+    follow: false,
+    directory: false,
+};
+
 /// How a covered path was named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
@@ -28,15 +39,33 @@ pub(crate) enum Scope {
 pub(crate) struct Route {
     /// An absolute path to use in place of the caller's; null for the caller's own.
     instead: *const c_char,
+    /// The path is covered, in this way, but only the origin can answer for it.
+    covered: Option<Scope>,
 }
 
 impl Route {
     const AS_GIVEN: Route = Route {
         instead: core::ptr::null(),
+        covered: None,
     };
 
-    fn to(path: *const c_char) -> Route {
-        Route { instead: path }
+    fn outside(path: *const c_char) -> Route {
+        Route {
+            instead: path,
+            covered: None,
+        }
+    }
+
+    fn covered(scope: Scope, instead: *const c_char) -> Route {
+        Route {
+            instead,
+            covered: Some(scope),
+        }
+    }
+
+    /// Whether the path lies in the view, which is read-only whoever answers.
+    pub(crate) fn is_in_view(self) -> bool {
+        self.covered == Some(Scope::View)
     }
 
     /// The directory descriptor and the path to call the kernel with.
@@ -128,18 +157,10 @@ pub(crate) struct Place<'p> {
 fn classify<'p>(session: &Session, text: &'p [u8]) -> Option<Place<'p>> {
     if let Some(origin) = path::below(text, session.view) {
         let hidden = path::is_node_local(origin) && !session.covers(origin);
-        return (!hidden).then_some(Place {
-            scope: Scope::View,
-            path: origin,
-            route: Route::AS_GIVEN,
-        });
+        return (!hidden).then(|| Place::new(Scope::View, origin, core::ptr::null()));
     }
     if session.covers(text) {
-        return Some(Place {
-            scope: Scope::Prefix,
-            path: text,
-            route: Route::AS_GIVEN,
-        });
+        return Some(Place::new(Scope::Prefix, text, core::ptr::null()));
     }
     let origin = path::below(text, session.mirror)?;
     let scope = if session.covers(origin) {
@@ -147,11 +168,14 @@ fn classify<'p>(session: &Session, text: &'p [u8]) -> Option<Place<'p>> {
     } else {
         Scope::View
     };
-    Some(Place {
-        scope,
-        path: origin,
-        route: Route::to(origin.as_ptr().cast()),
-    })
+    // The root of the mirror is named without a slash, so its origin is not a part of the text.
+    let root = origin == b"/";
+    let instead = if root {
+        c"/".as_ptr()
+    } else {
+        origin.as_ptr().cast()
+    };
+    Some(Place::new(scope, origin, instead))
 }
 
 /// The bytes of a caller's path; `None` where it is null, empty or too long, which is the
@@ -250,7 +274,7 @@ fn walk<R>(
         resolution = walk.run(&session.catalog, &reach, place.path, ending);
     }
     match resolution {
-        Resolution::Outside => then(Outcome::Kernel(Route::to(
+        Resolution::Outside => then(Outcome::Kernel(Route::outside(
             walk.canonical_terminated().as_ptr(),
         ))),
         other => then(outcome(session, place, other)),
@@ -314,19 +338,14 @@ fn relative<R>(
         Joined::Elsewhere => then(Outcome::Kernel(Route::AS_GIVEN)),
         Joined::Text(tidied) => at_tidied(session, &room, tidied, ending, then),
         Joined::Store(tidied, scope) => {
-            let route = Route::to(room.as_ptr().cast());
-            let place = Place {
-                scope,
-                path: &room[..tidied.length],
-                route,
-            };
+            let place = Place::new(scope, &room[..tidied.length], room.as_ptr().cast());
             let directory = ending.directory || tidied.wants_directory;
             let ending = Ending {
                 follow: ending.follow || directory,
                 directory,
             };
             if !session.is_believable() {
-                return then(Outcome::Kernel(route));
+                return then(Outcome::Kernel(place.route));
             }
             walk_or_look_up(session, place, tidied.parents, ending, then)
         }
@@ -512,18 +531,23 @@ pub(crate) fn with_place<R>(
             room[tidied.length] = 0;
             then(classify(session, &room[..tidied.length]))
         }
-        Joined::Store(tidied, scope) => {
-            let route = Route::to(room.as_ptr().cast());
-            then(Some(Place {
-                scope,
-                path: &room[..tidied.length],
-                route,
-            }))
-        }
+        Joined::Store(tidied, scope) => then(Some(Place::new(
+            scope,
+            &room[..tidied.length],
+            room.as_ptr().cast(),
+        ))),
     }
 }
 
-impl Place<'_> {
+impl<'p> Place<'p> {
+    fn new(scope: Scope, path: &'p [u8], instead: *const c_char) -> Place<'p> {
+        Place {
+            scope,
+            path,
+            route: Route::covered(scope, instead),
+        }
+    }
+
     /// Where the kernel finds it.
     pub(crate) fn route(&self) -> Route {
         self.route
