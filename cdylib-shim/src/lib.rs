@@ -8,7 +8,11 @@
 mod access;
 mod ask;
 mod content;
+mod cwd;
+mod descriptor;
+mod directory;
 mod links;
+mod loader;
 mod open;
 mod original;
 mod session;
@@ -16,6 +20,7 @@ mod stat;
 mod stdio;
 mod sys;
 mod target;
+mod walkers;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -93,6 +93,23 @@ pub(crate) struct Found<'a> {
     pub(crate) route: Route,
 }
 
+impl Found<'static> {
+    /// A record that was found earlier, e.g. behind a descriptor; the origin's name leads to it.
+    pub(crate) fn again(
+        session: &'static Session,
+        record: Record<'static>,
+        scope: Scope,
+    ) -> Found<'static> {
+        let route = Route::covered(scope, record.path_terminated().as_ptr());
+        Found {
+            session,
+            record,
+            scope,
+            route,
+        }
+    }
+}
+
 /// What became of a path.
 pub(crate) enum Outcome<'a> {
     /// The kernel answers.

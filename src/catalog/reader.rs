@@ -8,6 +8,7 @@ use super::layout::{self, header, record};
 use super::memory::{Memory, from_bytes};
 use crate::attributes::Attributes;
 use crate::path;
+use core::ffi::CStr;
 
 /// How many slots a look-up tries; the writer grows the index long before.
 pub const PROBES: u64 = 256;
@@ -66,6 +67,12 @@ impl<'m> Record<'m> {
     /// The path, in normal form, free of links.
     pub fn path(&self) -> &'m [u8] {
         &self.text[..usize::from(self.head.path_length)]
+    }
+
+    /// The path with the NUL that closes it; `/` where the record is not sound.
+    pub fn path_terminated(&self) -> &'m CStr {
+        let length = usize::from(self.head.path_length);
+        CStr::from_bytes_with_nul(&self.text[..=length]).unwrap_or(c"/")
     }
 
     /// A link's target, byte for byte; empty for all else.
