@@ -1,8 +1,8 @@
 //! The walk along a path, link by link, in the kernel's order, answered from the catalog alone.
 //!
 //! A path of the origin in normal form is looked up whole first: records stand under paths free
-//! of links, so a hit needs no walk, and a miss in a directory known whole is an absence. All
-//! else is walked from `/`. The walk ends with an answer, with the first path that is not known
+//! of links, so a hit needs no walk, and a miss in a directory known whole is an absence, but for
+//! a name that was retired, of which nothing is known. All else is walked from `/`. The walk ends with an answer, with the first path that is not known
 //! (the helper learns it and the caller walks again), or outside of what is covered.
 #![forbid(unsafe_code)]
 
@@ -70,8 +70,8 @@ pub fn look_up<'m, M: Memory>(
     ending: Ending,
 ) -> Option<Resolution<'m>> {
     let generation = reader.word(header::GENERATION);
-    if let Some(found) = reader.live(path) {
-        return conclude(found, ending);
+    if let Some(found) = reader.find(path) {
+        return found.is_live().then(|| conclude(found, ending)).flatten();
     }
     let (parent, name) = path::split_last(path);
     let directory = reader.live(parent)?;
@@ -390,8 +390,9 @@ fn look_up_child<'m, M: Memory>(reader: &'m Reader<M>, path: &[u8], parent: usiz
 }
 
 fn known_child<'m, M: Memory>(reader: &'m Reader<M>, path: &[u8]) -> Option<Child<'m>> {
-    let found = reader.live(path)?;
+    let found = reader.find(path)?;
     Some(match found.kind() {
+        _ if !found.is_live() => Child::Unknown,
         Kind::Absent(errno) => Child::Absent(errno),
         _ => Child::Known(found),
     })

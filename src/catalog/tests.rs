@@ -275,6 +275,20 @@ fn a_subtree_is_forgotten_whole() {
 }
 
 #[test]
+fn a_retired_name_of_a_complete_directory_is_unknown_and_not_absent() {
+    let mut writer = small_tree();
+    writer.retire(b"/lus/env/sub/inner");
+    assert!(look_up(writer.reader(), b"/lus/env/sub", FOLLOW).is_none());
+    for path in ["/lus/env/sub", "/lus/env/sub/inner"] {
+        assert_eq!(walk(writer.reader(), path, FOLLOW).0, "unknown", "{path}");
+    }
+    assert_eq!(
+        walk(writer.reader(), "/lus/env/missing", FOLLOW).0,
+        "absent 2 true"
+    );
+}
+
+#[test]
 fn the_index_grows_over_many_segments_and_a_full_catalog_stays_valid() {
     let mut writer = writer(24 << 20);
     let mut known = 0u64;
