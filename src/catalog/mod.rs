@@ -11,5 +11,7 @@ pub mod reader;
 pub mod resolve;
 pub mod writer;
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod model;
+#[cfg(all(test, not(loom)))]
 mod tests;

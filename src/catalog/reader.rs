@@ -184,9 +184,10 @@ impl<M: Memory> Reader<M> {
     /// The record at `offset`, if its parts lie within their segment.
     pub fn record(&self, offset: u64) -> Option<Record<'_>> {
         let state = self.memory.load(offset.checked_add(record::STATE)?)?;
-        let fixed = self.memory.bytes(offset, record::PATH as usize)?;
-        let head: &layout::RecordHead = from_bytes(&fixed[record::HEAD as usize..])?;
-        let attributes = from_bytes(&fixed[record::ATTRIBUTES as usize..])?;
+        let fixed = (record::PATH - record::HEAD) as usize;
+        let fixed = self.memory.bytes(offset + record::HEAD, fixed)?;
+        let head: &layout::RecordHead = from_bytes(fixed)?;
+        let attributes = from_bytes(&fixed[(record::ATTRIBUTES - record::HEAD) as usize..])?;
         let text = usize::from(head.path_length) + usize::from(head.link_length) + 2;
         if head.path_length == 0 || record::PATH as usize + text > head.length as usize {
             return None;
