@@ -12,7 +12,7 @@ use copper_core::path::{self, Sieve};
 use copper_core::request;
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// The catalog as this process sees it.
 pub(crate) type Catalog = Reader<Segmented<&'static Mapped>>;
@@ -80,6 +80,14 @@ static MAPPED: Mapped = Mapped {
     segments: [const { AtomicPtr::new(core::ptr::null_mut()) }; SEGMENTS],
     file: UnsafeCell::new(([0; 64], 0, 0)),
 };
+
+/// This process is not what it was when the session was made: another user, another root.
+static SWITCHED_OFF: AtomicBool = AtomicBool::new(false);
+
+/// Stops believing the catalog, for ever; descriptors in the store are still understood.
+pub(crate) fn switch_off() {
+    SWITCHED_OFF.store(true, Ordering::Relaxed);
+}
 
 unsafe extern "C" {
     static environ: *const *const c_char;
@@ -261,7 +269,8 @@ impl Session {
     /// The helper serves, and every change that a process made was told to it.
     #[inline]
     pub(crate) fn is_believable(&self) -> bool {
-        self.catalog.word(header::STATE) == layout::SERVING
+        !SWITCHED_OFF.load(Ordering::Relaxed)
+            && self.catalog.word(header::STATE) == layout::SERVING
             && self.alarm_word(Alarm::RAISED).load(Ordering::Acquire)
                 == self.catalog.word(header::ALARMS_SEEN)
     }
