@@ -41,7 +41,7 @@ static inline void print_bytes(const void *bytes, size_t length) {
     }
 }
 
-/* Prints a path; a long one by its ends and length below ROOT, so that a diff stays readable. */
+/* Prints a path. */
 static inline void print_path(const char *path) { print_bytes(path, strlen(path)); }
 
 /* Starts the line of one call on one case: the calls are named, the case is its path below ROOT. */
@@ -62,8 +62,7 @@ static inline void case_line(const char *call, const char *relative) {
 /* Ends the line of a call that returns -1 for failure. */
 static inline void print_result(long result) {
     int error = errno;
-    if (result < 0) printf("%ld %s\n", result, errno_name(error));
-    else printf("%ld %s\n", result, errno_name(error));
+    printf("%ld %s\n", result, errno_name(error));
 }
 
 /* Prints only whether the call worked, for calls that return a descriptor. */
@@ -153,12 +152,12 @@ static inline void start(int argc, char **argv) {
 }
 
 /* Runs in a child, so that what the calls change of the process does not outlive the case. */
-#define IN_CHILD(body)                                                                             \
+#define IN_CHILD(...)                                                                              \
     do {                                                                                           \
         fflush(stdout);                                                                            \
         pid_t child_ = fork();                                                                     \
         if (child_ == 0) {                                                                         \
-            body;                                                                                  \
+            __VA_ARGS__;                                                                           \
             fflush(stdout);                                                                        \
             _exit(0);                                                                              \
         }                                                                                          \

@@ -123,26 +123,31 @@ static void reentrant(const char *relative, const char *path) {
 
 static int no_dots(const struct dirent *entry) { return entry->d_name[0] != '.'; }
 
-static void print_list(int count, struct dirent **list) {
+static void print_list(int count, struct dirent **names) {
     int error = errno;
     printf("%d %s\n", count, count < 0 ? errno_name(error) : "");
     for (int i = 0; i < count; i++) {
-        print_entry(list[i]);
-        free(list[i]);
+        print_entry(names[i]);
+        free(names[i]);
     }
-    if (count >= 0) free(list);
+    if (count >= 0) free(names);
 }
 
 static void scans(const char *relative, const char *path) {
-    struct dirent **list;
+    struct dirent **names;
+    int count;
     case_line("scandir", relative);
-    print_list(scandir(path, &list, no_dots, alphasort), list);
+    count = scandir(path, &names, no_dots, alphasort);
+    print_list(count, names);
     case_line("scandir unsorted", relative);
-    print_list(scandir(path, &list, NULL, NULL), list);
+    count = scandir(path, &names, NULL, NULL);
+    print_list(count, names);
     case_line("scandirat", relative);
-    print_list(scandirat(root_fd, relative, &list, no_dots, versionsort), list);
+    count = scandirat(root_fd, relative, &names, no_dots, versionsort);
+    print_list(count, names);
     case_line("scandir64", relative);
-    print_list(scandir64(path, (struct dirent64 ***)&list, NULL, NULL), list);
+    count = scandir64(path, (struct dirent64 ***)&names, NULL, NULL);
+    print_list(count, names);
 }
 
 static void visit(const char *relative, const char *path) {

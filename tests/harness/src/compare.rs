@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// What a run of a program said.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// Standard output.
     pub stdout: Vec<u8>,
@@ -15,6 +15,21 @@ pub struct Outcome {
     pub stderr: Vec<u8>,
     /// Exit status, or the signal that ended it.
     pub status: ExitStatus,
+}
+
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The end of what it said is where a failure shows.
+        let end = |bytes: &[u8]| {
+            String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(2000)..]).into_owned()
+        };
+        let (stdout, stderr) = (end(&self.stdout), end(&self.stderr));
+        write!(
+            formatter,
+            "{}\nstdout ends:\n{stdout}\nstderr ends:\n{stderr}",
+            self.status
+        )
+    }
 }
 
 /// Longer than any run takes, shorter than anyone waits for a hang.

@@ -1,0 +1,7 @@
+//! Copper on one node, seen by the programs that run under it: whatever they print must be what
+//! they print without it.
+
+mod changes;
+mod fixture;
+mod reading;
+mod starting;
