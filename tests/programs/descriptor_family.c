@@ -92,7 +92,7 @@ static void copies(int fd) {
 }
 
 static void vectors(int fd) {
-    char one[100], two[200];
+    char one[100] = "", two[200] = "";
     struct iovec parts[] = {{one, sizeof one}, {two, sizeof two}};
     lseek(fd, 50, SEEK_SET);
     long got = readv(fd, parts, 2);

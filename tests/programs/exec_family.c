@@ -102,8 +102,8 @@ static void by_search(void) {
     static const char *orders[] = {"%1$s/programs:/usr/bin:/bin", "%1$s/missing:%1$s/programs",
                                    "%1$s/sizes/1:%1$s/programs", ":%1$s/programs", "%1$s/programs/", "/usr/bin:/bin",
                                    "%1$s/permissions/dir-0000:%1$s/programs", ""};
-    static const char *wanted[] = {"script", "not-executable", "echo", "missing", "env", "no-interpreter-line",
-                                   "missing-interpreter", "", "./script", "walk", "own-interpreter"};
+    static const char *wanted[] = {"a-script", "not-executable", "echo", "missing", "by-env", "no-interpreter-line",
+                                   "missing-interpreter", "", "./a-script", "walk", "own-interpreter"};
     char *arguments[] = {"name", "searched", NULL};
     for (size_t i = 0; i < sizeof orders / sizeof *orders; i++) {
         char order[3 * PATH_MAX];
@@ -132,7 +132,7 @@ static void by_search(void) {
 
 static void by_shell(void) {
     char command[2 * PATH_MAX];
-    snprintf(command, sizeof command, "cd %s/programs && ./script here && cat ../sizes/1 | od -c && pwd", root);
+    snprintf(command, sizeof command, "cd %s/programs && ./a-script here && cat ../sizes/1 | od -c && pwd", root);
     fflush(stdout);
     printf("system %x\n", system(command));
     FILE *pipe = popen(command, "r");
@@ -143,15 +143,15 @@ static void by_shell(void) {
 
 /* A program started from a directory of the tree must find its relative paths. */
 static void from_directory(void) {
-    char *arguments[] = {"sh", "-c", "pwd -P; ls | head -3; test -x script && echo executable; ./script", NULL};
+    char *arguments[] = {"sh", "-c", "pwd -P; ls | head -3; test -x a-script && echo executable; ./a-script", NULL};
     char place[PATH_MAX];
     snprintf(place, sizeof place, "%s/programs", root);
     printf("from programs:\n");
     EXEC(if (chdir(place) == 0) execvp("sh", arguments));
     printf("relative execv:\n");
-    EXEC(if (chdir(place) == 0) execv("./script", (char *[]){"script", "relative", NULL}));
+    EXEC(if (chdir(place) == 0) execv("./a-script", (char *[]){"script", "relative", NULL}));
     printf("relative execvp:\n");
-    EXEC(if (chdir(place) == 0) execvp("./script", (char *[]){"script", "relative", NULL}));
+    EXEC(if (chdir(place) == 0) execvp("./a-script", (char *[]){"script", "relative", NULL}));
 }
 
 /* What the child finds of the environment must not have been lost or doubled. */

@@ -340,11 +340,11 @@ fn programs(root: &Path, manifest: &mut Manifest) -> Result<()> {
     let place = root.join("programs");
     fs::create_dir(&place)?;
     let scripts = [
-        ("script", "#!/bin/sh\necho script \"$0\" \"$@\"\n", 0o755),
+        ("a-script", "#!/bin/sh\necho script \"$0\" \"$@\"\n", 0o755),
         ("not-executable", "#!/bin/sh\necho never\n", 0o644),
         ("no-interpreter-line", "echo plain \"$@\"\n", 0o755),
         ("with-argument", "#!/bin/sh -e\necho with \"$@\"\n", 0o755),
-        ("env", "#!/usr/bin/env sh\necho env \"$@\"\n", 0o755),
+        ("by-env", "#!/usr/bin/env sh\necho env \"$@\"\n", 0o755),
         ("missing-interpreter", "#!/no/such/interpreter\n", 0o755),
         ("empty", "", 0o755),
         ("garbage", "\x7fELF garbage", 0o755),
@@ -358,7 +358,7 @@ fn programs(root: &Path, manifest: &mut Manifest) -> Result<()> {
     }
     fs::copy("/bin/true", place.join("true"))?;
     fs::copy("/bin/echo", place.join("echo"))?;
-    symlink("script", place.join("link-to-script"))?;
+    symlink("a-script", place.join("link-to-script"))?;
     let own_interpreter = format!("#!{} own\n", place.join("echo").display());
     fs::write(place.join("own-interpreter"), own_interpreter)?;
     fs::set_permissions(place.join("own-interpreter"), Permissions::from_mode(0o755))?;
