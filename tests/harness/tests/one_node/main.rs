@@ -3,5 +3,6 @@
 
 mod changes;
 mod fixture;
+mod random_trees;
 mod reading;
 mod starting;
