@@ -1,0 +1,2 @@
+//! interim
+pub(crate) fn demote(_: i32) {}
