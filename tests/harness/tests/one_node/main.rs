@@ -5,4 +5,5 @@ mod changes;
 mod fixture;
 mod random_trees;
 mod reading;
+mod real_programs;
 mod starting;

@@ -49,10 +49,8 @@ fn look_of(root: &Path) -> Outcome {
 
 fn changes_below_a_covered_prefix(seed: u64, things: &[Thing], operations: &[Operation]) {
     let scratch = environment::scratch();
-    let (plain, covered) = (
-        scratch.path().join("plain/tree"),
-        scratch.path().join("cover/tree"),
-    );
+    let top = |name: &str| scratch.path().join(name);
+    let (plain, covered) = (top("plain").join(ROOT), top("cover").join(ROOT));
     for root in [&plain, &covered] {
         std::fs::create_dir_all(root).unwrap();
         random::make(root, things).unwrap();
