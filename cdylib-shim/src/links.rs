@@ -4,7 +4,7 @@
 use crate::original::{hooks, original};
 use crate::session::{self, Session};
 use crate::sys::{call, fail, finish, set_errno};
-use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Scope, text, with_target};
+use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Scope, is_bad_pointer, text, with_target};
 use copper_core::path::{self, PATH_MAX};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use libc::{AT_FDCWD, size_t, ssize_t};
@@ -62,6 +62,10 @@ fn read_common(
     with_target(directory, path, NO_FOLLOW, |outcome| match outcome {
         Outcome::Found(_) if room == 0 || room > isize::MAX as usize => {
             fail(libc::EINVAL) as ssize_t
+        }
+        Outcome::Found(found) if is_bad_pointer(out.cast()) => {
+            let (directory, path) = found.route.of(directory, path);
+            kernel(directory, path, out, room)
         }
         Outcome::Found(found) if found.record.attributes().is_link() => {
             copy_out(found.record.link(), out, room)

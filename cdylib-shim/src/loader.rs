@@ -115,6 +115,7 @@ pub(crate) unsafe extern "C" fn dlmopen(
 }
 
 extern "C" fn look_for_dlopen(path: *const c_char) -> Jump {
+    #[unsafe(link_section = "copper_originals")]
     static ORIGINAL: Original = Original::new(c"dlopen");
     Jump {
         function: ORIGINAL.address().unwrap_or(unavailable as *const c_void),
@@ -123,6 +124,7 @@ extern "C" fn look_for_dlopen(path: *const c_char) -> Jump {
 }
 
 extern "C" fn look_for_dlmopen(path: *const c_char) -> Jump {
+    #[unsafe(link_section = "copper_originals")]
     static ORIGINAL: Original = Original::new(c"dlmopen");
     Jump {
         function: ORIGINAL.address().unwrap_or(unavailable as *const c_void),
@@ -209,9 +211,18 @@ fn copied(name: &[u8]) -> Option<*mut c_char> {
     Some(copy)
 }
 
+fn libc_error() -> *mut c_char {
+    original!(fn dlerror() -> *mut c_char; or core::ptr::null_mut())
+}
+
+/// Forgets the loader's last error.
+pub(crate) fn forget_error() {
+    libc_error();
+}
+
 hooks! {
     fn dlerror() -> *mut c_char {
-        let message = original!(fn dlerror() -> *mut c_char; or core::ptr::null_mut());
+        let message = libc_error();
         name_as_program(message);
         message
     }

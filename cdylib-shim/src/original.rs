@@ -5,7 +5,11 @@ use core::ffi::{CStr, c_void};
 use core::num::NonZeroUsize;
 use once_cell::race::OnceNonZeroUsize;
 
-/// One function's next definition, looked up at its first use.
+/// One function's next definition, looked up when the library is loaded.
+///
+/// Not at its first use, which comes in signal handlers and between a program's `dlopen` and
+/// `dlerror`: `dlsym` forgets the error that the program is about to ask for. Hooks that run
+/// before constructors do look up what they need themselves.
 pub(crate) struct Original {
     name: &'static CStr,
     address: OnceNonZeroUsize,
@@ -35,6 +39,32 @@ impl Original {
     }
 }
 
+unsafe extern "C" {
+    /// Where the linker puts the first of the originals, and the end of the last.
+    #[link_name = "__start_copper_originals"]
+    static FIRST: u8;
+    #[link_name = "__stop_copper_originals"]
+    static END: u8;
+}
+
+/// Looks up all functions behind our hooks.
+#[ctor::ctor(unsafe)]
+fn look_up_all() {
+    let first = (&raw const FIRST).cast::<Original>();
+    // SAFETY: the linker lays all statics of the section side by side between the two symbols.
+    let all = unsafe {
+        let count = (&raw const END)
+            .cast::<Original>()
+            .offset_from_unsigned(first);
+        core::slice::from_raw_parts(first, count)
+    };
+    for original in all {
+        original.address();
+    }
+    // A name that this libc lacks leaves an error behind, which is not the program's.
+    crate::loader::forget_error();
+}
+
 /// Calls the next definition of a function, or takes `else` where there is none.
 ///
 /// `original!(fn stat(path: *const c_char, out: *mut stat) -> c_int; else { ... })`
@@ -45,6 +75,7 @@ macro_rules! original {
                 Ok(name) => name,
                 Err(_) => unreachable!(),
             };
+        #[unsafe(link_section = "copper_originals")]
         static ORIGINAL: $crate::original::Original = $crate::original::Original::new(NAME);
         match ORIGINAL.address() {
             Some(address) => {

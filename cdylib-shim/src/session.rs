@@ -83,13 +83,6 @@ unsafe extern "C" {
     static environ: *const *const c_char;
 }
 
-/// The session, if there is a helper and its catalog may be believed now.
-#[inline]
-pub(crate) fn current() -> Option<&'static Session> {
-    let session = known()?;
-    session.is_believable().then_some(session)
-}
-
 /// The session, if there was a helper when this process first looked, even if it is gone now:
 /// enough to translate descriptors and working directories in the store back to the origin.
 #[inline]

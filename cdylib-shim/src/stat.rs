@@ -4,7 +4,7 @@
 use crate::original::{hooks, original};
 use crate::session;
 use crate::sys::{self, call, fail, finish};
-use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Route, with_target};
+use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Route, is_bad_pointer, with_target};
 use copper_core::attributes::{Attributes, Timestamp};
 use copper_core::catalog::resolve::Ending;
 use core::ffi::{c_char, c_int, c_uint};
@@ -76,6 +76,7 @@ fn answer(
 ) -> c_int {
     with_target(directory, path, ending, |outcome| match outcome {
         Outcome::Kernel(route) => kernel(route),
+        Outcome::Found(found) if is_bad_pointer(out.cast()) => kernel(found.route),
         Outcome::Found(found) => {
             // SAFETY: the caller's buffer; zeroed first, as the kernel leaves no stale bytes.
             unsafe {
@@ -349,6 +350,10 @@ pub(crate) fn statx_common(
     with_target(directory, path, ending, |outcome| match outcome {
         Outcome::Kernel(route) => {
             let (directory, path) = route.of(directory, path);
+            kernel(directory, path)
+        }
+        Outcome::Found(found) if is_bad_pointer(out.cast()) => {
+            let (directory, path) = found.route.of(directory, path);
             kernel(directory, path)
         }
         Outcome::Found(found) => {

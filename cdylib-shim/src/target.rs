@@ -12,7 +12,7 @@ use copper_core::catalog::reader::Record;
 use copper_core::catalog::resolve::{self, Ending, Resolution, Walk};
 use copper_core::path::{self, PATH_MAX};
 use copper_core::request::{Operation, Outcome as Reply};
-use core::ffi::{CStr, c_char, c_int};
+use core::ffi::{CStr, c_char, c_int, c_void};
 
 /// A link at the end of the path is followed.
 pub(crate) const FOLLOW: Ending = Ending {
@@ -195,11 +195,18 @@ fn classify<'p>(session: &Session, text: &'p [u8]) -> Option<Place<'p>> {
     Some(Place::new(scope, origin, instead))
 }
 
+/// Whether a pointer is one that the kernel answers with `EFAULT`: null, or in the first page,
+/// which is never mapped. Programs probe with such; other bad pointers fault in libc as well.
+#[inline]
+pub(crate) fn is_bad_pointer(pointer: *const c_void) -> bool {
+    (pointer as usize) < 4096
+}
+
 /// The bytes of a caller's path; `None` where it is null, empty or too long, which is the
 /// kernel's to say.
 #[inline]
 pub(crate) fn text<'p>(path: *const c_char) -> Option<&'p [u8]> {
-    if path.is_null() {
+    if is_bad_pointer(path.cast()) {
         return None;
     }
     // SAFETY: libc's contract makes the path NUL-terminated.
