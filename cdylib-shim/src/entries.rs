@@ -1,7 +1,8 @@
 //! Calls that make, remove and rename directory entries.
 
 use crate::change::{
-    Last, LastName, Standing, Target, change, mode_of, parent_error, refuse, settle, tell_of,
+    Last, LastName, Meaning, Standing, Target, change, mode_of, parent_error, refuse, settle,
+    tell_of,
 };
 use crate::original::{hooks, original};
 use crate::target::text;
@@ -87,7 +88,7 @@ macro_rules! entry_hooks {
             $refusal:expr;
     )*) => {$(
         hooks! { fn $name($($argument: $kind),*) -> c_int {
-            change($directory, $path, false, &$refusal, &|$directory, $path| {
+            change($directory, $path, Meaning::Entry, &$refusal, &|$directory, $path| {
                 original!(fn $name($($argument: $kind),*) -> c_int; or -1)
             })
         } }
@@ -96,7 +97,7 @@ macro_rules! entry_hooks {
         fn $name:ident($($argument:ident: $kind:ty),*) at $path:ident: $refusal:expr;
     )*) => {$(
         hooks! { fn $name($($argument: $kind),*) -> c_int {
-            change(AT_FDCWD, $path, false, &$refusal, &|_, $path| {
+            change(AT_FDCWD, $path, Meaning::Entry, &$refusal, &|_, $path| {
                 original!(fn $name($($argument: $kind),*) -> c_int; or -1)
             })
         } }
@@ -147,7 +148,7 @@ const RENAME_EXCHANGE: c_uint = 2;
 const RENAME_WHITEOUT: c_uint = 4;
 
 fn rename_common(from: End, to: End, flags: c_uint, native: NativePair<'_>) -> c_int {
-    pair(from, to, false, native, &|old, new| {
+    pair(from, to, Meaning::Entry, native, &|old, new| {
         rename_refusal((from, old), (to, new), flags)
     })
 }
@@ -156,15 +157,15 @@ fn rename_common(from: End, to: End, flags: c_uint, native: NativePair<'_>) -> c
 fn pair(
     from: End,
     to: End,
-    follow: bool,
+    meaning: Meaning,
     native: NativePair<'_>,
     refusal: &dyn Fn(&Target<'_>, &Target<'_>) -> c_int,
 ) -> c_int {
-    settle(from.directory, from.path, follow, &mut |old| {
+    settle(from.directory, from.path, meaning, &mut |old| {
         settle(
             to.directory,
             to.path,
-            false,
+            Meaning::Entry,
             &mut |new| match (&old, &new) {
                 (
                     Target::Writable {
@@ -233,8 +234,8 @@ fn rename_refusal(from: (End, &Target<'_>), to: (End, &Target<'_>), flags: c_uin
 }
 
 fn link_common(from: End, to: End, flags: c_int, native: NativePair<'_>) -> c_int {
-    let follow = flags & AT_SYMLINK_FOLLOW != 0;
-    pair(from, to, follow, native, &|old, new| {
+    let meaning = Meaning::file(flags & AT_SYMLINK_FOLLOW != 0);
+    pair(from, to, meaning, native, &|old, new| {
         link_refusal((from, old), (to, new), flags)
     })
 }

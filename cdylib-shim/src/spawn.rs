@@ -2,7 +2,7 @@
 //! sees, so whatever it will need is translated here, before.
 
 use crate::access::faccessat;
-use crate::change::{Target, settle};
+use crate::change::{Meaning, Target, settle};
 use crate::cwd::leave_store;
 use crate::environment::{List, with_environment};
 use crate::exec::{Candidate, leave_store_for, search_goes_on, search_path};
@@ -199,7 +199,7 @@ hooks! {
         if !may_write(flags) && flags & libc::O_CREAT == 0 {
             return with_child_path(path, &mut |path| native(path));
         }
-        settle(AT_FDCWD, path, true, &mut |target| match target {
+        settle(AT_FDCWD, path, Meaning::Followed, &mut |target| match target {
             Target::View(_) => libc::EROFS,
             Target::Writable { path: child_path, told: covered, .. } => {
                 let result = native(child_path);
