@@ -2,7 +2,9 @@
 //! they print without it.
 
 mod changes;
+mod escapes;
 mod fixture;
+mod lifecycle;
 mod random_trees;
 mod reading;
 mod real_programs;
