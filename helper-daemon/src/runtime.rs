@@ -36,7 +36,7 @@ pub(crate) fn own_uid() -> u32 {
 fn job() -> Option<Vec<u8>> {
     location::JOB_VARIABLES
         .iter()
-        .filter_map(|name| std::env::var_os(name))
+        .filter_map(std::env::var_os)
         .map(OsStringExt::into_vec)
         .find(|job| !job.is_empty())
 }
