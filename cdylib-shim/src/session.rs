@@ -8,7 +8,7 @@ use copper_core::catalog::layout::{self, Alarm, SEGMENTS, header};
 use copper_core::catalog::memory::{Mapping, Segmented, Segments};
 use copper_core::catalog::reader::Reader;
 use copper_core::location;
-use copper_core::path;
+use copper_core::path::{self, Sieve};
 use copper_core::request;
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char};
@@ -47,6 +47,8 @@ pub(crate) struct Session {
     alarm: *const AtomicU64,
     prefixes: [&'static [u8]; PREFIXES_MAX],
     prefixes_length: usize,
+    /// Of the view, the mirror and the prefixes, in this order.
+    sieves: [Sieve; PREFIXES_MAX + 2],
 }
 
 /// Runtime directories longer than this do not fit a socket's address anyway.
@@ -173,9 +175,11 @@ impl Session {
             alarm,
             prefixes: [b""; PREFIXES_MAX],
             prefixes_length: 0,
+            sieves: [Sieve::default(); PREFIXES_MAX + 2],
         };
         session.take_strings()?;
         session.take_environment();
+        session.set_sieves();
         Some(session)
     }
 
@@ -191,6 +195,16 @@ impl Session {
         strings.next()?;
         strings.for_each(|prefix| self.cover(prefix));
         (!self.mirror.is_empty()).then_some(())
+    }
+
+    fn set_sieves(&mut self) {
+        let roots = [self.view, self.mirror].into_iter().chain(self.prefixes());
+        let mut sieves = [Sieve::default(); PREFIXES_MAX + 2];
+        sieves
+            .iter_mut()
+            .zip(roots)
+            .for_each(|(sieve, root)| *sieve = Sieve::new(root));
+        self.sieves = sieves;
     }
 
     fn take_environment(&mut self) {
@@ -222,16 +236,16 @@ impl Session {
         }
     }
 
-    /// Whether `path`, absolute, begins with the first component of the view, the mirror or a
-    /// prefix; cheap, and no for most paths of most programs.
+    /// Whether `path`, absolute, may lie below the view, the mirror or a prefix; cheap, and no
+    /// for most paths of most programs.
     #[inline]
     pub(crate) fn may_concern(&self, path: &[u8]) -> bool {
+        let word = path::first_word(path);
+        // `//`, `/./` and `/../` at the start hide the first component.
         matches!(path.get(1), None | Some(b'/' | b'.'))
-            || shares_first_component(path, self.view)
-            || shares_first_component(path, self.mirror)
-            || self.prefixes[..self.prefixes_length]
+            || self.sieves[..self.prefixes_length + 2]
                 .iter()
-                .any(|prefix| shares_first_component(path, prefix))
+                .any(|sieve| sieve.passes(word))
     }
 
     /// The covered prefixes.
@@ -272,19 +286,6 @@ impl Session {
 unsafe impl Sync for Session {}
 // SAFETY: nothing in it belongs to a thread.
 unsafe impl Send for Session {}
-
-/// Both absolute and longer than `/`.
-#[inline]
-fn shares_first_component(path: &[u8], other: &[u8]) -> bool {
-    let mut at = 1;
-    loop {
-        match (path.get(at), other.get(at)) {
-            (None | Some(b'/'), None | Some(b'/')) => return true,
-            (Some(one), Some(two)) if one == two => at += 1,
-            _ => return false,
-        }
-    }
-}
 
 fn find_runtime(uid: u32, out: &mut [u8; RUNTIME_PATH_MAX]) -> Option<usize> {
     if let Some(given) = variable(location::RUNTIME_VARIABLE).filter(|given| !given.is_empty()) {
