@@ -5,7 +5,7 @@ use crate::cwd::{Left, is_in_store, leave_store};
 use crate::descriptor::record_of;
 use crate::environment::{List, brings_shim, strings, with_environment};
 use crate::original::{hooks, original};
-use crate::program::{takes_preload, with_program};
+use crate::program::{is_script, takes_preload, with_program};
 use crate::scratch::with_scratch;
 use crate::session;
 use crate::sys::{self, call, fail, finish};
@@ -254,7 +254,9 @@ fn start_descriptor(
     let Some(session) = session::known() else {
         return native(environment);
     };
-    if let Some(record) = record_of(session, descriptor) {
+    if let Some(record) = record_of(session, descriptor)
+        && !is_script(descriptor)
+    {
         let path = record.path_terminated().as_ptr();
         return start(Start::new(path, arguments, environment));
     }
