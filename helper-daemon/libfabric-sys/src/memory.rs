@@ -101,13 +101,19 @@ impl Memory {
         self.map.advise(Advice::HugePage)
     }
 
-    /// Makes every page, writable, as if each had been written to (Linux 5.14 and newer).
+    /// Makes the pages that hold `length` bytes from `offset` on, writable, as if each had been
+    /// written to (Linux 5.14 and newer).
     ///
     /// # Errors
     ///
     /// The kernel is older, there is no memory, or the mapping is read-only.
-    pub fn populate_for_writing(&self) -> io::Result<()> {
-        self.map.advise(Advice::PopulateWrite)
+    ///
+    /// # Panics
+    ///
+    /// The range does not lie within the memory.
+    pub fn populate_for_writing(&self, offset: usize, length: usize) -> io::Result<()> {
+        self.check(offset, length);
+        self.map.advise_range(Advice::PopulateWrite, offset, length)
     }
 
     pub(crate) fn pointer(&self) -> *mut u8 {

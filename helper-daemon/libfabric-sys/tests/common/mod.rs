@@ -18,6 +18,10 @@ use libfabric_sys::{
 pub(crate) const PROVIDER_VARIABLE: &str = "FABRIC_TEST_PROVIDER";
 /// Environment variable that tells the peer's process its message size.
 pub(crate) const MESSAGE_SIZE_VARIABLE: &str = "FABRIC_TEST_MESSAGE_SIZE";
+/// Environment variable that has the peer's process spin rather than sleep.
+pub(crate) const SPIN_VARIABLE: &str = "FABRIC_TEST_SPIN";
+/// First byte of a message that is answered by one of the same length, without a copy.
+pub(crate) const PING: u8 = b'P';
 /// Longest wait for anything that should happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -81,6 +85,7 @@ pub(crate) fn serve() {
         config.receives = 8;
         config.sends = 8;
     }
+    let spin = std::env::var_os(SPIN_VARIABLE).is_some();
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
@@ -93,21 +98,37 @@ pub(crate) fn serve() {
         .collect();
     println!("\naddress={hex}");
     std::io::stdout().flush().expect("standard output");
+    let pong = Memory::anonymous(config.message_size).expect("memory");
+    let pong = endpoint
+        .register(pong, Access::Local)
+        .expect("a registration");
     let mut client = None;
     let mut regions = Vec::new();
     loop {
         let mut message = None;
-        while message.is_none() {
+        let mut ping = None;
+        while message.is_none() && ping.is_none() {
             match endpoint
                 .next_event()
                 .unwrap_or_else(|error| panic!("{error}"))
             {
+                Some(Event::Message(bytes)) if bytes.first() == Some(&PING) => {
+                    ping = Some(bytes.len());
+                }
                 Some(Event::Message(bytes)) => message = Some(bytes.to_vec()),
                 Some(_) => {}
+                None if spin => {}
                 None => endpoint.wait(PATIENCE).expect("a wait"),
             }
         }
-        let message = message.expect("set above");
+        if let (Some(length), Some(client)) = (ping, client) {
+            post(&mut endpoint, PATIENCE, |endpoint, deadline| {
+                endpoint.send_region(client, &pong, 0, length, 0, deadline)
+            })
+            .expect("an answer");
+            continue;
+        }
+        let message = message.unwrap_or_default();
         let answer = match message[0] {
             HELLO => {
                 client = Some(endpoint.insert(&message[1..]).expect("an address"));
