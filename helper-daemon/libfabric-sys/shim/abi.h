@@ -36,6 +36,9 @@
 #define LF_MR_PROV_KEY (1 << 6)
 #define LF_MR_ENDPOINT (1 << 9)
 
+/* Messages to one peer arrive in the order in which they were sent. */
+#define LF_ORDER_SAS (1ull << 8)
+
 #define LF_ADDR_UNSPEC UINT64_MAX
 
 enum {

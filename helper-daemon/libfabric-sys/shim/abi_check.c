@@ -27,6 +27,7 @@ SAME_VALUE(SOURCE);
 SAME_VALUE(PROV_ATTR_ONLY);
 SAME_VALUE(CONTEXT);
 SAME_VALUE(CONTEXT2);
+SAME_VALUE(ORDER_SAS);
 SAME_VALUE(MR_LOCAL);
 SAME_VALUE(MR_VIRT_ADDR);
 SAME_VALUE(MR_ALLOCATED);
@@ -45,6 +46,8 @@ _Static_assert((int)LF_EAVAIL == FI_EAVAIL, "FI_EAVAIL");
 _Static_assert((int)LF_ENOKEY == FI_ENOKEY, "FI_ENOKEY");
 _Static_assert(sizeof(struct fi_context2) == 64, "fi_context2");
 
+FIELD(tx_attr, msg_order);
+FIELD(rx_attr, msg_order);
 FIELD(tx_attr, iov_limit);
 FIELD(tx_attr, size);
 FIELD(rx_attr, size);

@@ -1,7 +1,7 @@
 /* A flat C interface over libfabric: Rust sees no libfabric structure and no inline function.
  *
  * The library is loaded at run time, with every symbol taken at FABRIC_1.3 or older, so that one
- * build runs on libfabric 1.9 and everything newer. Functions return 0 or a negative errno
+ * build runs on libfabric 1.15, whose API version it asks for, and everything newer. Functions return 0 or a negative errno
  * unless they say otherwise. `endpoint.rs` says which thread may call what.
  */
 #define _GNU_SOURCE
@@ -43,7 +43,7 @@ int lfs_load(const char *path, char *reason, size_t reason_size)
 	for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
 		found[symbols[i].slot] = dlvsym(handle, symbols[i].name, symbols[i].version);
 		if (!found[symbols[i].slot]) {
-			snprintf(reason, reason_size, "it has no %s@%s: not a libfabric 1.9 or newer",
+			snprintf(reason, reason_size, "it has no %s@%s: not a libfabric 1.15 or newer",
 				 symbols[i].name, symbols[i].version);
 			dlclose(handle);
 			return -ELIBBAD;
@@ -135,6 +135,8 @@ static int get_info(const struct lfs_hints *want, struct lf_info **list)
 	hints->ep_attr->type = LF_EP_RDM;
 	hints->caps = LF_MSG | LF_RMA;
 	hints->mode = LF_CONTEXT | LF_CONTEXT2;
+	hints->tx_attr->msg_order = LF_ORDER_SAS;
+	hints->rx_attr->msg_order = LF_ORDER_SAS;
 	hints->domain_attr->mr_mode = LF_MR_LOCAL | LF_MR_VIRT_ADDR | LF_MR_ALLOCATED |
 				      LF_MR_PROV_KEY | LF_MR_ENDPOINT;
 	hints->domain_attr->threading = LF_THREAD_DOMAIN;

@@ -72,6 +72,13 @@ impl fmt::Display for ProviderInfo {
     }
 }
 
+/// The oldest libfabric that knows the API version asked for, 1.15.
+const OLDEST_VERSION: u32 = 1 << 16 | 15;
+
+fn version_text(version: u32) -> String {
+    format!("{}.{}", version >> 16, version & 0xffff)
+}
+
 static LIBRARY: OnceLock<Library> = OnceLock::new();
 static LOADING: Mutex<()> = Mutex::new(());
 
@@ -129,7 +136,7 @@ impl Library {
 
     /// libfabric's API version, such as `1.17`.
     pub fn version(&self) -> String {
-        format!("{}.{}", self.version >> 16, self.version & 0xffff)
+        version_text(self.version)
     }
 
     /// The names of all providers of this library, whether or not they can be used here.
@@ -246,6 +253,12 @@ fn load_file(path: &Path) -> Result<Library, String> {
     unsafe { raw::lfs_library_path(loaded.as_mut_ptr(), loaded.len()) };
     // SAFETY: the library has just been loaded.
     let version = unsafe { raw::lfs_version() };
+    if version < OLDEST_VERSION {
+        return Err(format!(
+            "it is libfabric {}; 1.15 or newer is needed",
+            version_text(version)
+        ));
+    }
     Ok(Library {
         path: PathBuf::from(raw::text(&loaded)),
         version,
