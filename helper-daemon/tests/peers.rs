@@ -3,3 +3,5 @@
 
 #[path = "../src/fabric/mod.rs"]
 mod fabric;
+#[path = "../src/meeting/mod.rs"]
+mod meeting;

@@ -571,6 +571,16 @@ fn a_peer_that_stops_answers_after_it_goes_on() {
 }
 
 #[test]
+fn what_was_queued_keeps_its_helper_awake_until_it_was_tried() {
+    let mut group = libfabric_pair();
+    group.poll();
+    assert!(group.transports[0].may_sleep());
+    group.transports[0].send(1, b"hello", later()).unwrap();
+    assert!(!group.transports[0].may_sleep());
+    assert!(group.run_until(PATIENCE, |g| g.messages(1) == [b"hello"]));
+}
+
+#[test]
 fn offers_are_spread_over_the_rails() {
     let rails = ["127.0.0.1", "127.0.0.2"];
     let mut group = Group::new(vec![

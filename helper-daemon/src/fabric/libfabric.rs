@@ -127,6 +127,8 @@ pub(crate) struct LibfabricTransport {
     numbers: u64,
     next_rail: usize,
     events: Vec<Event>,
+    /// Something was queued that has not been tried yet.
+    untried: bool,
     retry_pause: Duration,
     retry_at: Option<Instant>,
     counters: Counters,
@@ -172,6 +174,7 @@ impl LibfabricTransport {
             numbers: 0,
             next_rail: 0,
             events: Vec::new(),
+            untried: false,
             retry_pause: RETRY.0,
             retry_at: None,
             counters: Counters::default(),
@@ -363,6 +366,7 @@ impl LibfabricTransport {
             rail.retired
                 .retain(|&peer| endpoint.remove(peer) == Err(FabricPostError::Again));
         }
+        self.untried = false;
         self.retry_at = refused.then_some(now + self.retry_pause);
         self.retry_pause = if refused {
             (2 * self.retry_pause).min(RETRY.1)
@@ -595,9 +599,10 @@ impl Transport for LibfabricTransport {
             return Err(PostError::Invalid);
         }
         let peer = self.peers.get_mut(&to).filter(|peer| !peer.broken);
-        peer.ok_or(PostError::Unknown)?
-            .channel
-            .queue(message, deadline)
+        let peer = peer.ok_or(PostError::Unknown)?;
+        peer.channel.queue(message, deadline)?;
+        self.untried = true;
+        Ok(())
     }
 
     fn offer(&mut self, file: &File, offset: u64, length: usize) -> io::Result<Offer> {
@@ -634,6 +639,7 @@ impl Transport for LibfabricTransport {
             return Err(PostError::Busy);
         }
         peer.fetches.push_back(id);
+        self.untried = true;
         let state = FetchState {
             fetch,
             peer: from,
@@ -663,7 +669,9 @@ impl Transport for LibfabricTransport {
     }
 
     fn may_sleep(&mut self) -> bool {
-        self.events.is_empty() && self.rails.iter_mut().all(|rail| rail.endpoint.may_sleep())
+        !self.untried
+            && self.events.is_empty()
+            && self.rails.iter_mut().all(|rail| rail.endpoint.may_sleep())
     }
 
     fn next_deadline(&self) -> Option<Instant> {

@@ -191,7 +191,8 @@ pub(crate) trait Transport {
     /// Descriptors that become readable when there may be something to do.
     fn wait_descriptors(&self) -> Vec<BorrowedFd<'_>>;
 
-    /// Whether it is safe to wait for the descriptors. If not, poll first.
+    /// Whether it is safe to wait for the descriptors. If not, or if something was queued since
+    /// the last poll, poll first.
     fn may_sleep(&mut self) -> bool;
 
     /// When to poll at the latest, if nothing becomes readable.
