@@ -1,0 +1,199 @@
+//! Changes that a process of the job made, and refreshes: what is no longer to be believed.
+//!
+//! What the catalog knew under the path that was named, and under the paths free of links that it
+//! may also be known by, is forgotten before the answer is given. Whatever is on its way from the
+//! origin for such a path is asked for again.
+#![forbid(unsafe_code)]
+
+use super::resolve::Walked;
+use super::{Engine, Goal, Object, Step, Task, Token};
+use crate::origin::OriginPath;
+use copper_core::catalog::writer::{Full, What};
+use copper_core::path::{PATH_MAX, is_within, split_last, tidy};
+use copper_core::request::Outcome;
+
+/// What a process told.
+#[derive(Debug)]
+pub(super) struct Change {
+    kind: ChangeKind,
+    /// Paths whose other names are still to be found out.
+    open: Vec<OriginPath>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ChangeKind {
+    /// The path is another one now, or none.
+    Changed,
+    /// The path is being written to.
+    Writing,
+    /// Nothing below the path is to be believed.
+    Refresh,
+}
+
+fn tidied(path: &[u8]) -> Option<OriginPath> {
+    let mut room = [0; PATH_MAX + 1];
+    let tidied = tidy(path, &mut room)?;
+    (!tidied.parents).then(|| room[..tidied.length].into())
+}
+
+impl Engine {
+    /// A process changed `first`, and `second` if it moved or linked.
+    pub(super) fn changed(&mut self, first: OriginPath, second: Option<OriginPath>) -> Change {
+        if let Some(second) = &second {
+            self.carry_marks(&first, second);
+        }
+        let named = [Some(first), second].into_iter().flatten().collect();
+        self.note_change(ChangeKind::Changed, named)
+    }
+
+    /// A process opened `path` for writing.
+    pub(super) fn opened_for_writing(&mut self, path: OriginPath) -> Change {
+        self.note_change(ChangeKind::Writing, vec![path])
+    }
+
+    /// The user wants `path` and all below it to be read again.
+    pub(super) fn refreshed(&mut self, path: OriginPath) -> Change {
+        self.note_change(ChangeKind::Refresh, vec![path])
+    }
+
+    /// Applies a change to the paths as they were named, and to what the catalog knows that they
+    /// lead to; what the catalog does not know stays open.
+    fn note_change(&mut self, kind: ChangeKind, named: Vec<OriginPath>) -> Change {
+        let mut open = Vec::new();
+        for path in named {
+            let known = match self.walk(&path, true) {
+                Walked::Found(found) => Some(found.path),
+                Walked::Absent(at) => tidied(&path).filter(|tidied| *tidied == at),
+                _ => None,
+            };
+            let beside = self.walk_beside(&path);
+            match (known, beside) {
+                (Some(known), Some(beside)) => {
+                    self.apply(kind, &known);
+                    self.apply(kind, &beside);
+                }
+                _ => open.push(path.clone()),
+            }
+            if let Some(tidied) = tidied(&path) {
+                self.apply(kind, &tidied);
+            }
+        }
+        Change { kind, open }
+    }
+
+    /// `path` with its directory freed of links, if the catalog knows the directory.
+    fn walk_beside(&mut self, path: &[u8]) -> Option<OriginPath> {
+        match self.walk(path, false) {
+            Walked::Found(found) => Some(found.path),
+            Walked::Absent(at) => tidied(path).filter(|tidied| *tidied == at),
+            _ => None,
+        }
+    }
+
+    pub(super) fn settle(&mut self, token: Token, task: &mut Task) -> Result<Step, Full> {
+        let Goal::Changed(change) = &task.goal else {
+            return Ok(Step::Done(Outcome::Refused));
+        };
+        if self.full || change.open.is_empty() || task.waits > 0 {
+            return Ok(Step::Done(Outcome::Known));
+        }
+        Ok(Step::Wait(Object::Canonical(token)))
+    }
+
+    pub(super) fn ask_canonical(&mut self, token: Token) {
+        let open = match self.tasks.get(&token).map(|task| &task.goal) {
+            Some(Goal::Changed(change)) => change.open.clone(),
+            _ => Vec::new(),
+        };
+        self.origin.ask_canonical(token, open);
+    }
+
+    /// The other names of changed paths have been found out.
+    pub(super) fn canonical_landed(&mut self, token: Token, paths: &[Vec<u8>]) {
+        let kind = match self.tasks.get(&token).map(|task| &task.goal) {
+            Some(Goal::Changed(change)) => change.kind,
+            _ => ChangeKind::Changed,
+        };
+        for path in paths {
+            self.apply(kind, &path.as_slice().into());
+        }
+    }
+
+    fn apply(&mut self, kind: ChangeKind, path: &OriginPath) {
+        self.by_name.remove(path);
+        match kind {
+            ChangeKind::Refresh => self.forget_below(path),
+            ChangeKind::Changed => self.forget(path),
+            ChangeKind::Writing => {
+                self.forget(path);
+                self.written.insert(path.clone(), None);
+                if self.writer.publish(path, What::Pass).is_err() {
+                    self.note_full();
+                }
+            }
+        }
+    }
+
+    /// A file that is being written stays so under its new name.
+    fn carry_marks(&mut self, from: &[u8], to: &[u8]) {
+        let moved: Vec<OriginPath> = self
+            .written
+            .keys()
+            .filter(|path| is_within(path, from))
+            .map(|path| [to, &path[from.len()..]].concat().into())
+            .collect();
+        for path in moved {
+            if self.writer.publish(&path, What::Pass).is_err() {
+                self.note_full();
+            }
+            self.written.insert(path, None);
+        }
+    }
+
+    /// Forgets a path, its other names, its directory, and what lay below it if it was one.
+    pub(super) fn forget(&mut self, path: &OriginPath) {
+        self.flights.disturb(path);
+        let reader = self.writer.reader();
+        let Some(old) = reader.find(path) else {
+            self.retire(path);
+            return;
+        };
+        let was = *old.attributes();
+        let may_hold_more = was.is_directory() || !was.is_regular() && !was.is_link();
+        if may_hold_more {
+            self.forget_below(path);
+            return;
+        }
+        self.drop_content(path);
+        self.retire(path);
+        let names = match self.linked.remove(&(was.device, was.inode)) {
+            Some(names) if was.is_regular() => names,
+            _ => return,
+        };
+        for name in names.iter().filter(|name| *name != path) {
+            self.flights.disturb(name);
+            self.drop_content(name);
+            self.retire(name);
+        }
+    }
+
+    /// Lets the catalog forget one path and its directory.
+    pub(super) fn retire(&mut self, path: &[u8]) {
+        self.complete.remove(path);
+        self.complete.remove(split_last(path).0);
+        self.writer.retire(path);
+    }
+
+    /// Forgets a path and all below it.
+    pub(super) fn forget_below(&mut self, path: &[u8]) {
+        self.flights.disturb(path);
+        self.drop_content(path);
+        self.complete.remove(split_last(path).0);
+        self.complete
+            .retain(|directory| !is_within(directory, path));
+        for name in self.writer.retire_below(path) {
+            self.drop_content(&name);
+        }
+        self.by_name.retain(|directory| !is_within(directory, path));
+    }
+}

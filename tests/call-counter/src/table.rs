@@ -1,0 +1,132 @@
+//! The table of counts: one slot of 64 bytes per symbol, in a file that all processes map shared,
+//! so that counts survive exec and `_exit` without any work at exit.
+//!
+//! A slot holds the symbol's name (48 bytes, padded with NULs), the number of calls (u64, native
+//! order) and the number of those on a path below `CALL_COUNTER_PATHS` (u64).
+
+use crate::hooks::SYMBOLS;
+use crate::resolve::{Resolved, absolute};
+use std::ffi::CStr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const NAME_BYTES: usize = 48;
+
+#[repr(C)]
+struct Slot {
+    name: [u8; NAME_BYTES],
+    calls: AtomicU64,
+    covered: AtomicU64,
+}
+
+/// What the environment asked for, found at the first call.
+struct Counter {
+    slots: &'static [Slot],
+    prefixes: Option<&'static CStr>,
+    log: libc::c_int,
+}
+
+static COUNTER: OnceLock<Option<Counter>> = OnceLock::new();
+
+/// Counts a call of `SYMBOLS[symbol]` on `path`, relative to the directory `base`.
+pub(crate) fn count(symbol: usize, base: libc::c_int, path: usize) {
+    // SAFETY: errno is this thread's own; it is put back so that the caller sees no trace of us.
+    let errno = unsafe { *libc::__errno_location() };
+    if let Some(counter) = COUNTER.get_or_init(start) {
+        let slot = &counter.slots[symbol];
+        slot.calls.fetch_add(1, Ordering::Relaxed);
+        if let Some(prefixes) = counter.prefixes
+            && let Some(path) = absolute(base, path)
+            && covers(prefixes.to_bytes(), path.bytes())
+        {
+            slot.covered.fetch_add(1, Ordering::Relaxed);
+            counter.note(symbol, &path);
+        }
+    }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+impl Counter {
+    fn note(&self, symbol: usize, path: &Resolved) {
+        let mut line = [0_u8; 2 * libc::PATH_MAX as usize];
+        let mut length = 0;
+        for part in [SYMBOLS[symbol].as_bytes(), b"\t", path.bytes(), b"\n"] {
+            let end = length + part.len().min(line.len() - length);
+            line[length..end].copy_from_slice(&part[..end - length]);
+            length = end;
+        }
+        // SAFETY: the buffer is live for `length` bytes. By its number, as `write` may be hooked.
+        unsafe { libc::syscall(libc::SYS_write, self.log, line.as_ptr(), length) };
+    }
+}
+
+fn covers(prefixes: &[u8], path: &[u8]) -> bool {
+    prefixes
+        .split(|byte| *byte == b':')
+        .filter(|prefix| !prefix.is_empty())
+        .any(|prefix| {
+            path.strip_prefix(prefix)
+                .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        })
+}
+
+fn start() -> Option<Counter> {
+    // SAFETY: getenv takes a NUL-terminated name; the program has not changed its environment yet.
+    let (file, prefixes) = unsafe {
+        (
+            libc::getenv(c"CALL_COUNTER_FILE".as_ptr()),
+            libc::getenv(c"CALL_COUNTER_PATHS".as_ptr()),
+        )
+    };
+    if file.is_null() {
+        return None;
+    }
+    // SAFETY: getenv gave NUL-terminated strings of the environment, which outlive the process's
+    // use of them here.
+    let (file, prefixes) = unsafe {
+        (
+            CStr::from_ptr(file),
+            (!prefixes.is_null()).then(|| CStr::from_ptr(prefixes)),
+        )
+    };
+    let mut log_path = file.to_bytes().to_vec();
+    log_path.extend_from_slice(b".log\0");
+    let size = SYMBOLS.len() * size_of::<Slot>();
+    // SAFETY: plain system calls on NUL-terminated paths; the mapping is checked before use, holds
+    // `SYMBOLS.len()` slots of plain numbers, and is never unmapped.
+    let (slots, log) = unsafe {
+        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC;
+        let table = libc::syscall(libc::SYS_open, file.as_ptr(), flags, 0o666) as libc::c_int;
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
+        let log = libc::syscall(libc::SYS_open, log_path.as_ptr(), flags, 0o666) as libc::c_int;
+        if table < 0 || log < 0 || libc::ftruncate(table, size as libc::off_t) != 0 {
+            return None;
+        }
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let start = libc::mmap(
+            std::ptr::null_mut(),
+            size,
+            protection,
+            libc::MAP_SHARED,
+            table,
+            0,
+        );
+        if start == libc::MAP_FAILED {
+            return None;
+        }
+        for (index, symbol) in SYMBOLS.iter().enumerate() {
+            let name = start.cast::<Slot>().add(index).cast::<u8>();
+            std::ptr::copy_nonoverlapping(symbol.as_ptr(), name, symbol.len().min(NAME_BYTES));
+        }
+        (
+            std::slice::from_raw_parts(start.cast::<Slot>(), SYMBOLS.len()),
+            log,
+        )
+    };
+    Some(Counter {
+        slots,
+        prefixes,
+        log,
+    })
+}

@@ -1,0 +1,9 @@
+//! Copper on one node, seen by the programs that run under it: whatever they print must be what
+//! they print without it.
+
+mod changes;
+mod fixture;
+mod random_trees;
+mod reading;
+mod real_programs;
+mod starting;
