@@ -162,10 +162,12 @@ pub enum Event {
     StoreFailed(Object),
     /// The transport noticed that a peer's process or node is gone.
     PeerLost(Rank),
-    /// The peer can be reached again.
+    /// The peer can be reached again. Owed whenever a peer was lost, or cut off for so long that
+    /// messages to it may have been given up.
     PeerBack(Rank),
-    /// A local write, or the user's refresh: what is known is to be dropped on every node. Answered
-    /// by [`Action::Settled`].
+    /// A local write, or the user's refresh: what is known is dropped here at once, and on every node
+    /// as soon as they hear. Answered by [`Action::Settled`]. A change above the bounds of
+    /// [`Change::is_valid`] counts as [`Change::All`].
     Invalidate {
         /// Who waits.
         waiter: Waiter,

@@ -47,8 +47,8 @@ pub const MAX_MISSED: usize = 64;
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Epoch {
-    /// Raised whenever another root takes over.
-    pub reign: u32,
+    /// Raised whenever another root takes over; no two roots have the same.
+    pub reign: u64,
     /// Raised by every change.
     pub number: u32,
 }
@@ -262,8 +262,8 @@ pub enum Message {
     Wave {
         /// Which wave.
         wave: WaveId,
-        /// The epoch that it begins, for an invalidation.
-        epoch: Epoch,
+        /// The epoch that it ends and the one that it begins, for an invalidation.
+        epochs: (Epoch, Epoch),
         /// What to do.
         order: Arc<Order>,
     },
@@ -286,9 +286,9 @@ pub enum Message {
         /// What came of it.
         report: Box<Report>,
     },
-    /// You know changes that I do not.
+    /// This is the last change that I know: tell me of later ones, or ask me for them.
     CatchUp {
-        /// The last that I know.
+        /// The sender's epoch.
         since: Epoch,
     },
     /// The changes that you missed.

@@ -1,7 +1,5 @@
 //! Bringing in a body chunk by chunk, each from its own tree, and passing chunks on as they come.
 
-use alloc::boxed::Box;
-
 use super::super::interface::TransferError;
 use super::open::{Body, Lane, Pull};
 use super::{
@@ -193,13 +191,13 @@ impl Node {
             self.land(turn, id);
         }
         if let Some(old) = old {
-            self.drop_body(turn, old);
+            self.drop_body(turn, &old);
         }
         self.begin_body(turn, slot, Arc::clone(record));
     }
 
     /// Ends a body's flights, and tells those who pull that its version is gone.
-    pub(super) fn drop_body(&mut self, turn: &mut Turn<'_>, body: Box<Body>) {
+    pub(super) fn drop_body(&mut self, turn: &mut Turn<'_>, body: &Body) {
         body.flights.iter().for_each(|&id| self.cancel(turn, id));
         for pull in &body.pulls {
             self.peers.let_go(pull.rank);
@@ -213,7 +211,7 @@ impl Node {
             );
         }
         self.drop_grants_of(turn, &body.record.object);
-        turn.actions.push(Action::Discard(body.record));
+        turn.actions.push(Action::Discard(Arc::clone(&body.record)));
     }
 
     fn add_pull(&mut self, turn: &mut Turn<'_>, slot: u32, pull: Pull, stand_in: bool) {

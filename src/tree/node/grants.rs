@@ -71,7 +71,7 @@ impl Node {
             .grants
             .active
             .iter()
-            .any(|grant| grant.rank == rank && grant.request == request)
+            .any(|grant| grant.rank == rank && grant.request == request && grant.chunk == chunk)
         {
             turn.send(rank, Message::Grant { request, chunk });
             return true;

@@ -287,7 +287,7 @@ impl Node {
 
     /// Sends the message of a flight that is at a peer.
     pub(super) fn send_flight(&mut self, turn: &mut Turn<'_>, id: RequestId) {
-        let epoch = self.waves.epoch();
+        let epoch = self.epochs.now();
         let Some(flight) = self.flights.get_mut(id) else {
             return;
         };
@@ -420,7 +420,9 @@ impl Node {
             return;
         }
         let gone = avoid != 0 && record.stamp() == avoid;
-        if gone || self.waves.outdated(epoch, &record.object) {
+        let outdated =
+            self.epochs.outdated(epoch, &record.object) || self.waves.awaits(&record.object);
+        if gone || outdated {
             self.postpone(turn, request);
             return;
         }
@@ -610,7 +612,7 @@ impl Node {
             _ if self.rides_inline(record) => Delivery::Inline,
             _ => Delivery::Chunked,
         };
-        let epoch = self.waves.epoch();
+        let epoch = self.epochs.now();
         let record = Arc::clone(record);
         turn.send(
             asker.rank,
@@ -624,7 +626,7 @@ impl Node {
     }
 
     pub(super) fn refuse(&mut self, turn: &mut Turn<'_>, asker: Asker, reason: Reason) {
-        let epoch = self.waves.epoch();
+        let epoch = self.epochs.now();
         turn.send(
             asker.rank,
             Message::Refusal {
@@ -704,7 +706,7 @@ impl Node {
         let Some(open) = self.opens.get_mut(slot) else {
             return;
         };
-        open.restarts += 1;
+        open.restarts += u8::from(gone != 0);
         open.moved = turn.now;
         open.avoid = gone;
         if open.restarts > MOST_RESTARTS {
@@ -722,7 +724,7 @@ impl Node {
             self.land(turn, id);
         }
         if let Some(body) = body {
-            self.drop_body(turn, body);
+            self.drop_body(turn, &body);
         }
         let wanted = self
             .opens

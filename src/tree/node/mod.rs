@@ -1,6 +1,7 @@
 //! One helper's part in the tree: events in, actions out.
 
 mod bodies;
+mod epochs;
 mod flights;
 mod grants;
 mod headers;
@@ -11,8 +12,10 @@ mod waves;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 use hashbrown::HashTable;
 
+use self::epochs::Epochs;
 use self::flights::{Flight, Flights, Part, Stage};
 use self::grants::Grants;
 use self::open::{Asker, Open, Opens};
@@ -21,7 +24,7 @@ use self::waves::Waves;
 use super::interface::{
     Action, Actions, Answer, Counters, Event, OriginReply, OriginRequest, RequestId, Settings, Time,
 };
-use super::message::{Delivery, Epoch, Message, Reason};
+use super::message::{Delivery, Epoch, Message, Order, Reason};
 use super::object::{Object, Outcome, Record};
 use super::topology::{Rank, Topology, TopologyError};
 
@@ -57,6 +60,8 @@ pub struct Load {
     pub waiters: usize,
     /// Requests and pulls of peers.
     pub peers: u64,
+    /// Waves and submissions.
+    pub waves: usize,
     /// Records known.
     pub known: usize,
 }
@@ -65,6 +70,7 @@ pub struct Load {
 pub struct Node {
     plan: Arc<Plan>,
     rank: Rank,
+    incarnation: u32,
     due: Time,
     outstanding: u32,
     waiting: u32,
@@ -75,6 +81,7 @@ pub struct Node {
     peers: Peers,
     grants: Grants,
     waves: Waves,
+    epochs: Epochs,
     unstorable: Vec<(Object, Time)>,
     counters: Counters,
 }
@@ -102,6 +109,7 @@ impl Node {
         Ok(Self {
             plan,
             rank,
+            incarnation,
             due: Time::NEVER,
             outstanding: 0,
             waiting: 0,
@@ -112,6 +120,7 @@ impl Node {
             peers: Peers::default(),
             grants: Grants::default(),
             waves: Waves::new(incarnation),
+            epochs: Epochs::new(),
             unstorable: Vec::new(),
             counters: Counters::default(),
         })
@@ -134,6 +143,7 @@ impl Node {
             flights: self.flights.len(),
             waiters: self.waiting as usize,
             peers: self.peers.total_load(),
+            waves: self.waves.len(),
             known: self.known.len(),
         }
     }
@@ -146,7 +156,7 @@ impl Node {
 
     /// The state of invalidation that this node is in.
     pub fn epoch(&self) -> Epoch {
-        self.waves.epoch()
+        self.epochs.now()
     }
 
     /// Whom this node would ask now for `object`; none when it would ask the origin.
@@ -180,14 +190,19 @@ impl Node {
             }
             Event::StoreFailed(object) => self.on_store_failed(turn, &object),
             Event::PeerLost(rank) => self.on_peer_lost(turn, rank),
-            Event::PeerBack(rank) => self.peers.heard(rank),
+            Event::PeerBack(rank) => self.on_peer_back(turn, rank),
             Event::Invalidate { waiter, change } => self.on_invalidate(turn, waiter, change),
             Event::Survey {
                 waiter,
                 until_ready,
                 deadline,
             } => {
-                self.on_survey(turn, waiter, until_ready, deadline);
+                let patience = deadline.0.saturating_sub(now.0);
+                let order = Order::Survey {
+                    until_ready,
+                    patience,
+                };
+                self.submit(turn, Some(waiter), order, Duration::from_nanos(patience));
             }
             Event::Ready => self.on_ready(turn),
         }

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Action, Answer, Node, Rank, RequestId, Stage, Time, Turn};
+use super::{Action, Answer, Message, Node, Rank, RequestId, Stage, Time, Turn};
 
 impl Node {
     pub(super) fn on_timer(&mut self, turn: &mut Turn<'_>) {
@@ -125,6 +125,18 @@ impl Node {
                 self.dispatch(turn, id);
             }
         }
+        self.reroute_waves(turn, rank);
+    }
+
+    /// What this node and the peer missed of each other's changes is told both ways.
+    pub(super) fn on_peer_back(&mut self, turn: &mut Turn<'_>, rank: Rank) {
+        self.peers.heard(rank);
+        turn.send(
+            rank,
+            Message::CatchUp {
+                since: self.epochs.now(),
+            },
+        );
     }
 
     pub(super) fn on_peer_lost(&mut self, turn: &mut Turn<'_>, rank: Rank) {
