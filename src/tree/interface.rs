@@ -112,7 +112,8 @@ pub enum Answer {
         /// The errno a plain call would have seen.
         errno: i32,
     },
-    /// No answer within the waiter's deadline: it should make the original call.
+    /// No answer within the waiter's deadline, or nothing came of an earlier request for so long that
+    /// it was given up: it should make the original call.
     TimedOut,
     /// The node is at one of its bounds: the waiter should make the original call.
     Busy,
@@ -156,7 +157,8 @@ pub enum Event {
         /// Whether the chunk is in the store file now.
         result: Result<(), TransferError>,
     },
-    /// The driver has removed a published object, to make room.
+    /// To make room, the driver has removed a published object, or a part of a body that was set
+    /// aside and is not being read or brought.
     Evicted(Object),
     /// The body that an [`Action::Publish`] obliged the driver to have cannot be stored after all.
     StoreFailed(Object),
@@ -260,7 +262,7 @@ pub struct Settings {
     pub grants: u16,
     /// Objects that may be under way at a time.
     pub open: u32,
-    /// Requests that may be under way to peers at a time: what a child may ask of a parent.
+    /// Requests and pulls that may be under way to peers at a time, in each tree.
     pub credits: u32,
     /// Local waiters at a time.
     pub waiters: u32,

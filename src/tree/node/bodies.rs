@@ -3,7 +3,7 @@
 use super::super::interface::TransferError;
 use super::open::{Body, Lane, Pull};
 use super::{
-    Action, Arc, Asker, Message, Node, Part, Rank, Reason, Record, RequestId, Stage, Turn,
+    Action, Arc, Asker, Message, Node, Outcome, Part, Rank, Reason, Record, RequestId, Stage, Turn,
 };
 
 /// Failed transfers of one chunk from one peer after which the peer is taken for lost.
@@ -113,20 +113,31 @@ impl Node {
             chunk,
         };
         if let Some(known) = self.lookup(&record.object).map(Arc::clone) {
-            if known.stamp() != record.stamp() {
-                self.refuse(turn, asker, Reason::Changed);
-            } else if self.peers.take_on(asker.rank, self.plan.settings.credits) {
-                self.offer(turn, pull, known);
+            if is_newer(&record, &known) {
+                self.forget(&record.object);
+                self.drop_grants_of(turn, &record.object);
+                turn.actions.push(Action::Forget(known));
             } else {
-                self.counters.refused += 1;
-                self.refuse(turn, asker, Reason::Busy);
+                self.serve_known(turn, pull, &record, known);
+                return;
             }
-            return;
         }
         let Some(slot) = self.body_for_pull(turn, asker, &record) else {
             return;
         };
         self.add_pull(turn, slot, pull, stand_in);
+    }
+
+    fn serve_known(&mut self, turn: &mut Turn<'_>, pull: Pull, wanted: &Record, known: Arc<Record>) {
+        let asker = Asker { rank: pull.rank, request: pull.request };
+        if known.stamp() != wanted.stamp() {
+            self.refuse(turn, asker, Reason::Changed);
+        } else if self.peers.take_on(pull.rank, self.plan.most_per_peer()) {
+            self.offer(turn, pull, known);
+        } else {
+            self.counters.refused += 1;
+            self.refuse(turn, asker, Reason::Busy);
+        }
     }
 
     /// The body under way that a pull is for, begun if there is none.
@@ -146,38 +157,20 @@ impl Node {
             return None;
         };
         let open = self.opens.get(slot)?;
-        let ours = open.body.as_ref().map(|body| body.record.stamp());
-        if ours.is_none() && open.avoid == record.stamp() {
-            self.refuse(turn, asker, Reason::Changed);
-            return None;
-        }
-        if ours == Some(record.stamp()) {
-            return Some(slot);
-        }
-        if ours.is_some() && !self.is_newer(slot, record) {
-            self.refuse(turn, asker, Reason::Changed);
-            return None;
+        match &open.body {
+            Some(body) if body.record.stamp() == record.stamp() => return Some(slot),
+            Some(body) if !is_newer(record, &body.record) => {
+                self.refuse(turn, asker, Reason::Changed);
+                return None;
+            }
+            None if open.avoid == record.stamp() => {
+                self.refuse(turn, asker, Reason::Changed);
+                return None;
+            }
+            _ => {}
         }
         self.adopt(turn, slot, record);
         Some(slot)
-    }
-
-    /// Whether `record` is of a later state of the file than the body under way.
-    fn is_newer(&self, slot: u32, record: &Record) -> bool {
-        let ours = self
-            .opens
-            .get(slot)
-            .and_then(|open| open.body.as_ref())
-            .map(|body| body.record.outcome);
-        match (ours, record.outcome) {
-            (
-                Some(super::Outcome::Present { version: ours, .. }),
-                super::Outcome::Present {
-                    version: theirs, ..
-                },
-            ) => theirs.changed > ours.changed,
-            _ => false,
-        }
     }
 
     /// Takes what an object is from a peer's pull, in place of what is under way here.
@@ -229,7 +222,7 @@ impl Node {
         if let Some(waiting) = waiting {
             waiting.request = pull.request;
             self.refuse(turn, asker, Reason::Pending);
-        } else if !self.peers.take_on(pull.rank, self.plan.settings.credits) {
+        } else if !self.peers.take_on(pull.rank, self.plan.most_per_peer()) {
             self.counters.refused += 1;
             self.refuse(turn, asker, Reason::Busy);
             return;
@@ -398,5 +391,16 @@ impl Node {
         } else {
             self.pump(turn, slot);
         }
+    }
+}
+
+/// Whether `record` is of a later state of the file than `other`.
+fn is_newer(record: &Record, other: &Record) -> bool {
+    match (record.outcome, other.outcome) {
+        (Outcome::Present { version: new, .. }, Outcome::Present { version: old, .. }) => {
+            new.changed > old.changed
+        }
+        (Outcome::Present { .. }, _) => true,
+        _ => false,
     }
 }

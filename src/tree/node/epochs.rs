@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use super::super::message::{Change, MAX_MISSED};
 use super::super::topology::MAX_TREES;
-use super::{Action, Epoch, Message, Node, Object, Order, Rank, Time, Turn};
+use super::{Action, Epoch, Message, Node, Object, Rank, Time, Turn};
 
 /// The most paths' bytes that one message of missed changes carries.
 const MOST_MISSED_BYTES: usize = 40 << 10;
@@ -25,6 +25,17 @@ pub(super) struct Epochs {
     own_reign: Option<u64>,
     /// When it may ask a peer again for what it missed.
     ask_again: Time,
+}
+
+/// Where a node stands towards a change that a wave brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The change is part of the node's history.
+    Applied,
+    /// The node misses changes before this one and has asked for them.
+    Gap,
+    /// The root that ordered it misses changes that the node knows; it will order it anew.
+    Behind,
 }
 
 struct Logged {
@@ -131,22 +142,23 @@ impl Node {
         from: Rank,
         (before, epoch): (Epoch, Epoch),
         change: &Change,
-    ) {
+    ) -> Standing {
         if before == self.epochs.now && epoch > before {
             self.epochs.push(epoch, change.clone(), false);
             self.drop_touched(turn, change);
-            return;
+            return Standing::Applied;
         }
         if self.epochs.log.iter().any(|logged| logged.epoch == epoch) {
-            return;
+            return Standing::Applied;
         }
-        // Out of order, or from a root that missed something: to drop too much is always safe.
+        // To drop too much is always safe.
         self.drop_touched(turn, change);
-        if epoch > self.epochs.now {
-            self.note_epoch(turn, from, epoch);
+        let since = self.epochs.now;
+        turn.send(from, Message::CatchUp { since });
+        if epoch > since {
+            Standing::Gap
         } else {
-            let since = self.epochs.now;
-            turn.send(from, Message::CatchUp { since });
+            Standing::Behind
         }
     }
 
@@ -195,7 +207,12 @@ impl Node {
             self.counters.dropped += 1;
             return;
         }
-        let lost = self.lost_own_changes(reign, epoch);
+        let overruled = epoch.reign != reign && self.epochs.own_reign == Some(reign);
+        let lost = if overruled {
+            self.own_changes(reign)
+        } else {
+            Vec::new()
+        };
         match changes {
             Some(changes) => {
                 let known = self.epochs.now;
@@ -211,21 +228,15 @@ impl Node {
                 self.drop_touched(turn, &Change::All);
             }
         }
-        for change in lost {
-            self.submit(
-                turn,
-                None,
-                Order::Invalidate(change),
-                self.plan.settings.patience,
-            );
+        self.caught_up(turn);
+        if overruled {
+            self.reorder_own(turn, lost);
         }
     }
 
-    /// The changes that this node ordered as a root, which nodes of a later reign may not know.
-    fn lost_own_changes(&mut self, reign: u64, later: Epoch) -> Vec<Change> {
-        if later.reign == reign || self.epochs.own_reign != Some(reign) {
-            return Vec::new();
-        }
+    /// The changes that this node ordered as a root in `reign`. Nodes of a later reign may not know
+    /// them.
+    fn own_changes(&mut self, reign: u64) -> Vec<Change> {
         self.epochs.own_reign = None;
         let own = self
             .epochs

@@ -126,7 +126,7 @@ impl Node {
             self.refuse(turn, asker, Reason::Pending);
             return true;
         }
-        if !self.peers.take_on(asker.rank, self.plan.settings.credits) {
+        if !self.peers.take_on(asker.rank, self.plan.most_per_peer()) {
             self.counters.refused += 1;
             self.refuse(turn, asker, Reason::Busy);
             return false;
@@ -152,6 +152,7 @@ impl Node {
         object: &Object,
     ) -> Option<(u32, bool)> {
         if let Some(slot) = self.opens.find(object) {
+            self.waken(turn, slot);
             return Some((slot, false));
         }
         if self.opens.len() >= self.plan.settings.open as usize && !self.reclaim(turn) {
@@ -169,6 +170,16 @@ impl Node {
         };
         self.arm(turn.now.after(self.plan.settings.patience));
         Some((self.opens.insert(open), true))
+    }
+
+    /// Somebody wants more of a part of a body that was kept: its patience begins anew.
+    fn waken(&mut self, turn: &mut Turn<'_>, slot: u32) {
+        if let Some(open) = self.opens.get_mut(slot)
+            && open.is_idle()
+        {
+            open.moved = turn.now;
+            self.arm(turn.now.after(self.plan.settings.patience));
+        }
     }
 
     /// Gives up a part of a body that nobody waits for.
@@ -244,7 +255,7 @@ impl Node {
             return;
         };
         let resend = turn.now.after(self.plan.settings.resend);
-        let free = self.outstanding < self.plan.settings.credits;
+        let free = self.outstanding[usize::from(tree)] < self.plan.settings.credits;
         let Some(flight) = self.flights.get_mut(id) else {
             return;
         };
@@ -255,11 +266,11 @@ impl Node {
                 rank: rung.rank,
                 stand_in: rung.stand_in,
             };
-            self.outstanding += 1;
+            self.outstanding[usize::from(tree)] += 1;
             self.send_flight(turn, id);
         } else {
             flight.stage = Stage::Parked;
-            self.parked.push(id);
+            self.parked.push((tree, id));
         }
         self.arm(resend);
     }
@@ -269,18 +280,21 @@ impl Node {
         let Some(flight) = self.flights.get_mut(id) else {
             return;
         };
+        let tree = flight.tree;
         let stage = core::mem::replace(&mut flight.stage, Stage::Parked);
         match stage {
-            Stage::Peer { .. } | Stage::Transfer { .. } => self.outstanding -= 1,
-            Stage::Parked => self.parked.retain(|&other| other != id),
+            Stage::Peer { .. } | Stage::Transfer { .. } => self.outstanding[usize::from(tree)] -= 1,
+            Stage::Parked => self.parked.retain(|&(_, other)| other != id),
             Stage::Origin => {}
         }
     }
 
     /// Sends flights that waited for a credit.
-    pub(super) fn unpark(&mut self, turn: &mut Turn<'_>) {
-        while self.outstanding < self.plan.settings.credits && !self.parked.is_empty() {
-            let id = self.parked.remove(0);
+    fn unpark(&mut self, turn: &mut Turn<'_>, tree: TreeIndex) {
+        while self.outstanding[usize::from(tree)] < self.plan.settings.credits {
+            let next = self.parked.iter().position(|&(other, _)| other == tree);
+            let Some(next) = next else { return };
+            let (_, id) = self.parked.remove(next);
             self.dispatch(turn, id);
         }
     }
@@ -376,7 +390,7 @@ impl Node {
     pub(super) fn land(&mut self, turn: &mut Turn<'_>, id: RequestId) -> Option<Flight> {
         self.unseat(id);
         let flight = self.flights.remove(id)?;
-        self.unpark(turn);
+        self.unpark(turn, flight.tree);
         Some(flight)
     }
 
@@ -420,8 +434,8 @@ impl Node {
             return;
         }
         let gone = avoid != 0 && record.stamp() == avoid;
-        let outdated =
-            self.epochs.outdated(epoch, &record.object) || self.waves.awaits(&record.object);
+        let outdated = self.epochs.outdated(epoch, &record.object)
+            || self.waves.awaits(&record.object, self.epochs.now());
         if gone || outdated {
             self.postpone(turn, request);
             return;

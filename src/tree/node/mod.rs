@@ -10,6 +10,7 @@ mod peers;
 mod timers;
 mod waves;
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -26,7 +27,7 @@ use super::interface::{
 };
 use super::message::{Delivery, Epoch, Message, Order, Reason};
 use super::object::{Object, Outcome, Record};
-use super::topology::{Rank, Topology, TopologyError};
+use super::topology::{Rank, Topology, TopologyError, TreeIndex};
 
 /// How often one request may begin anew because its file changed meanwhile.
 const MOST_RESTARTS: u8 = 3;
@@ -49,11 +50,20 @@ pub struct Plan {
     pub settings: Settings,
 }
 
+impl Plan {
+    /// The most requests and pulls that one peer may have at a node: its credits of all trees.
+    pub fn most_per_peer(&self) -> u32 {
+        self.settings.credits.saturating_mul(u32::from(self.topology.trees()))
+    }
+}
+
 /// How much a node holds at a moment. Every field has a bound that [`Settings`] gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     /// Objects under way.
     pub open: usize,
+    /// Parts of bodies that nobody waits for, kept for peers.
+    pub partial: usize,
     /// Requests, pulls, origin reads and transfers under way.
     pub flights: usize,
     /// Local waiters.
@@ -72,12 +82,14 @@ pub struct Node {
     rank: Rank,
     incarnation: u32,
     due: Time,
-    outstanding: u32,
+    /// Per tree, what is under way to peers. Counted by tree because what one tree waits for never
+    /// waits for the same tree below it, while two trees can wait for each other in a circle.
+    outstanding: Box<[u32]>,
     waiting: u32,
     known: HashTable<Arc<Record>>,
     opens: Opens,
     flights: Flights,
-    parked: Vec<RequestId>,
+    parked: Vec<(TreeIndex, RequestId)>,
     peers: Peers,
     grants: Grants,
     waves: Waves,
@@ -106,12 +118,13 @@ impl Node {
     /// The rank does not belong to the plan's topology.
     pub fn new(plan: Arc<Plan>, rank: Rank, incarnation: u32) -> Result<Self, TopologyError> {
         plan.topology.check(rank)?;
+        let outstanding = (0..plan.topology.trees()).map(|_| 0).collect();
         Ok(Self {
             plan,
             rank,
             incarnation,
             due: Time::NEVER,
-            outstanding: 0,
+            outstanding,
             waiting: 0,
             known: HashTable::new(),
             opens: Opens::default(),
@@ -138,8 +151,10 @@ impl Node {
 
     /// What this node holds.
     pub fn load(&self) -> Load {
+        let partial = self.opens.iter().filter(|(_, open)| open.is_idle()).count();
         Load {
-            open: self.opens.len(),
+            open: self.opens.len() - partial,
+            partial,
             flights: self.flights.len(),
             waiters: self.waiting as usize,
             peers: self.peers.total_load(),
@@ -185,9 +200,7 @@ impl Node {
             Event::Origin { id, reply } => self.on_origin(turn, id, reply),
             Event::Message { from, message } => self.on_message(turn, from, message),
             Event::Transferred { id, result } => self.on_transferred(turn, id, result),
-            Event::Evicted(object) => {
-                self.forget(&object);
-            }
+            Event::Evicted(object) => self.on_evicted(&object),
             Event::StoreFailed(object) => self.on_store_failed(turn, &object),
             Event::PeerLost(rank) => self.on_peer_lost(turn, rank),
             Event::PeerBack(rank) => self.on_peer_back(turn, rank),
@@ -285,6 +298,15 @@ impl Node {
             .known
             .find_entry(object.hash(), |record| record.object == *object);
         found.ok().map(|entry| entry.remove().0)
+    }
+
+    fn on_evicted(&mut self, object: &Object) {
+        self.forget(object);
+        if let Some(slot) = self.opens.find(object)
+            && self.opens.get(slot).is_some_and(Open::is_idle)
+        {
+            self.opens.remove(slot);
+        }
     }
 
     fn is_unstorable(&mut self, object: &Object, now: Time) -> bool {

@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::super::interface::Time;
 use super::super::topology::Rank;
@@ -9,9 +10,19 @@ use super::super::topology::Rank;
 /// How many peers are remembered as lost; a node has only so many ancestors.
 const MOST_SHUNNED: usize = 256;
 
+/// How many times the shortest time a peer is left alone that keeps being lost.
+const LONGEST_SHUN: u32 = 16;
+
+/// A peer that was lost and has not been heard since.
+struct Shunned {
+    rank: Rank,
+    until: Time,
+    times: u32,
+}
+
 #[derive(Default)]
 pub(super) struct Peers {
-    shunned: Vec<(Rank, Time)>,
+    shunned: Vec<Shunned>,
     load: BTreeMap<Rank, u32>,
 }
 
@@ -20,26 +31,35 @@ impl Peers {
     pub(super) fn is_shunned(&self, rank: Rank, now: Time) -> bool {
         self.shunned
             .iter()
-            .any(|&(other, until)| other == rank && now < until)
+            .any(|shunned| shunned.rank == rank && now < shunned.until)
     }
 
-    /// Leaves a peer alone until `until`; false if it already was.
-    pub(super) fn shun(&mut self, rank: Rank, until: Time, now: Time) -> bool {
-        self.shunned.retain(|&(_, until)| now < until);
-        if let Some(entry) = self.shunned.iter_mut().find(|(other, _)| *other == rank) {
-            entry.1 = entry.1.max(until);
-            return false;
+    /// Leaves a peer alone for `shun`, and twice as long each time it is lost again without having
+    /// been heard; false if it was shunned already.
+    pub(super) fn shun(&mut self, rank: Rank, shun: Duration, now: Time) -> bool {
+        if let Some(shunned) = self.shunned.iter_mut().find(|shunned| shunned.rank == rank) {
+            let already = now < shunned.until;
+            if !already {
+                shunned.times = (shunned.times * 2).min(LONGEST_SHUN);
+                shunned.until = now.after(shun * shunned.times);
+            }
+            return !already;
         }
-        if self.shunned.len() < MOST_SHUNNED {
-            self.shunned.push((rank, until));
+        if self.shunned.len() == MOST_SHUNNED {
+            self.shunned.swap_remove(0);
         }
+        self.shunned.push(Shunned {
+            rank,
+            until: now.after(shun),
+            times: 1,
+        });
         true
     }
 
     /// The peer lives.
     pub(super) fn heard(&mut self, rank: Rank) {
         if !self.shunned.is_empty() {
-            self.shunned.retain(|&(other, _)| other != rank);
+            self.shunned.retain(|shunned| shunned.rank != rank);
         }
     }
 

@@ -22,10 +22,8 @@ impl Node {
             .opens
             .iter()
             .flat_map(|(_, open)| open.waiters.iter().map(|&(_, deadline)| deadline));
-        let opens = self
-            .opens
-            .iter()
-            .map(|(_, open)| open.moved.after(self.plan.settings.patience));
+        let moving = self.opens.iter().filter(|(_, open)| !open.is_idle());
+        let opens = moving.map(|(_, open)| open.moved.after(self.plan.settings.patience));
         let flights = self.flights.iter().map(|(_, flight)| flight.due);
         let others = [self.grants.due(), self.waves.due()];
         waiters
@@ -97,7 +95,7 @@ impl Node {
         let stuck: Vec<u32> = self
             .opens
             .iter()
-            .filter(|(_, open)| open.moved.after(patience) <= now)
+            .filter(|(_, open)| !open.is_idle() && open.moved.after(patience) <= now)
             .map(|(slot, _)| slot)
             .collect();
         stuck.into_iter().for_each(|slot| self.abandon(turn, slot));
@@ -105,8 +103,7 @@ impl Node {
 
     /// Takes a peer for lost: what it was asked for is asked of others.
     pub(super) fn lose(&mut self, turn: &mut Turn<'_>, rank: Rank) {
-        let until = turn.now.after(self.plan.settings.shun);
-        if self.peers.shun(rank, until, turn.now) {
+        if self.peers.shun(rank, self.plan.settings.shun, turn.now) {
             self.counters.losses += 1;
         }
         let stranded: Vec<(RequestId, bool)> = self

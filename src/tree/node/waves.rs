@@ -13,6 +13,7 @@ use core::time::Duration;
 
 use super::super::interface::Waiter;
 use super::super::message::{Change, Report, WaveId};
+use super::epochs::Standing;
 use super::{Action, Epoch, Message, Node, Object, Order, Rank, Time, Turn};
 
 /// How many waves, and how many submissions, a node carries at a time.
@@ -38,8 +39,8 @@ struct Submission {
     heard: Time,
     due: Time,
     until: Time,
-    /// Its wave has not come by here yet.
-    ahead: bool,
+    /// The epoch that its wave began, once the wave has come by here.
+    epoch: Option<Epoch>,
 }
 
 /// A node that a wave was passed to.
@@ -58,6 +59,7 @@ struct Running {
     pending: Vec<Child>,
     /// This node itself still has to get ready.
     held: bool,
+    standing: Standing,
     report: Report,
     until: Time,
 }
@@ -68,21 +70,19 @@ pub(super) struct Waves {
     ready: bool,
     submissions: Vec<Submission>,
     running: Vec<Running>,
-    past: VecDeque<(WaveId, Box<Report>)>,
+    past: VecDeque<((WaveId, Epoch), Box<Report>)>,
     settled: VecDeque<(WaveId, Box<Report>)>,
 }
 
-fn keep(past: &mut VecDeque<(WaveId, Box<Report>)>, wave: WaveId, report: Box<Report>) {
+fn keep<K>(past: &mut VecDeque<(K, Box<Report>)>, key: K, report: Box<Report>) {
     if past.len() == MOST_PAST {
         past.pop_front();
     }
-    past.push_back((wave, report));
+    past.push_back((key, report));
 }
 
-fn find(past: &VecDeque<(WaveId, Box<Report>)>, wave: WaveId) -> Option<Box<Report>> {
-    past.iter()
-        .find(|(other, _)| *other == wave)
-        .map(|(_, report)| report.clone())
+fn find<K: PartialEq>(past: &VecDeque<(K, Box<Report>)>, key: &K) -> Option<Box<Report>> {
+    past.iter().find(|(other, _)| other == key).map(|(_, report)| report.clone())
 }
 
 impl Waves {
@@ -120,9 +120,9 @@ impl Waves {
 
     /// Whether a change of `object` was submitted here and has not come back as a wave: what peers
     /// say of it may be from before.
-    pub(super) fn awaits(&self, object: &Object) -> bool {
+    pub(super) fn awaits(&self, object: &Object, now: Epoch) -> bool {
         self.submissions.iter().any(|submission| {
-            submission.ahead
+            submission.epoch.is_none_or(|epoch| epoch > now)
                 && matches!(&*submission.order, Order::Invalidate(change) if change.touches(object))
         })
     }
@@ -217,7 +217,7 @@ impl Node {
             heard: turn.now,
             due: until,
             until,
-            ahead: true,
+            epoch: None,
         });
         self.arm(until);
         self.pass_up(turn, wave, stand_in);
@@ -262,17 +262,22 @@ impl Node {
             Order::Invalidate(change) => self.order_change(turn, change),
             Order::Survey { .. } => Default::default(),
         };
-        let topology = self.plan.topology;
-        let root = topology.root(TREE);
-        let mut children: Vec<Rank> = topology.children(TREE, self.rank).collect();
-        if root != self.rank {
-            children.extend(
-                topology
-                    .children(TREE, root)
-                    .filter(|&child| child != self.rank),
-            );
+        if let Some(index) = self.waves.index(wave) {
+            // It had come by from a root that was lost before it was done.
+            self.waves.running[index].parent = None;
+            self.rerun(turn, index, epochs);
+            return;
         }
-        self.run_wave(turn, wave, order, epochs, None, children);
+        let root = self.plan.topology.root(TREE);
+        let children = self.wave_children(true);
+        self.run_wave(
+            turn,
+            wave,
+            order,
+            epochs,
+            (None, Standing::Applied),
+            children,
+        );
         if root != self.rank
             && let Some(index) = self.waves.index(wave)
         {
@@ -288,7 +293,7 @@ impl Node {
         wave: WaveId,
         order: Arc<Order>,
         epochs: (Epoch, Epoch),
-        parent: Option<Rank>,
+        (parent, standing): (Option<Rank>, Standing),
         children: Vec<Rank>,
     ) {
         let held = matches!(
@@ -307,7 +312,7 @@ impl Node {
         let until = turn.now.after(self.wave_patience(&order));
         self.arm(until);
         if let Some(submission) = self.waves.submission(wave) {
-            submission.ahead = false;
+            submission.epoch = Some(epochs.1);
         }
         self.waves.running.push(Running {
             wave,
@@ -316,6 +321,7 @@ impl Node {
             parent,
             pending: Vec::new(),
             held,
+            standing,
             report,
             until,
         });
@@ -376,12 +382,16 @@ impl Node {
             return;
         };
         let running = &self.waves.running[index];
-        if running.held || !running.pending.is_empty() {
+        if running.held || running.standing != Standing::Applied || !running.pending.is_empty() {
             return;
         }
         let running = self.waves.running.swap_remove(index);
         let report = Box::new(running.report);
-        keep(&mut self.waves.past, wave, report.clone());
+        keep(
+            &mut self.waves.past,
+            (wave, running.epochs.1),
+            report.clone(),
+        );
         match running.parent {
             Some(parent) => turn.send(parent, Message::Done { wave, report }),
             None => self.settle(turn, wave, report),
@@ -470,7 +480,7 @@ impl Node {
             self.counters.dropped += 1;
             return;
         }
-        if let Some(report) = find(&self.waves.settled, wave) {
+        if let Some(report) = find(&self.waves.settled, &wave) {
             turn.send(from, Message::Settled { wave, report });
             return;
         }
@@ -504,28 +514,32 @@ impl Node {
             self.counters.dropped += 1;
             return;
         }
-        if let Order::Invalidate(change) = &*order {
-            self.apply_change(turn, from, epochs, change);
-        }
+        let standing = match &*order {
+            Order::Invalidate(change) => self.apply_change(turn, from, epochs, change),
+            Order::Survey { .. } => Standing::Applied,
+        };
         if let Some(index) = self.waves.index(wave) {
             let running = &mut self.waves.running[index];
-            match running.parent {
-                Some(_) => {
-                    running.parent = Some(from);
-                    turn.send(from, Message::Working { wave });
-                }
+            if running.parent.is_none() {
                 // This node began the wave as a stand-in root, and covers its own subtree.
-                None => turn.send(
+                turn.send(
                     from,
                     Message::Done {
                         wave,
                         report: Box::default(),
                     },
-                ),
+                );
+                return;
+            }
+            running.parent = Some(from);
+            turn.send(from, Message::Working { wave });
+            if running.epochs.1 < epochs.1 {
+                running.standing = standing;
+                self.rerun(turn, index, epochs);
             }
             return;
         }
-        if let Some(report) = find(&self.waves.past, wave) {
+        if let Some(report) = find(&self.waves.past, &(wave, epochs.1)) {
             turn.send(from, Message::Done { wave, report });
             return;
         }
@@ -534,8 +548,90 @@ impl Node {
             return;
         }
         let children = self.plan.topology.children(TREE, self.rank).collect();
-        self.run_wave(turn, wave, order, epochs, Some(from), children);
+        self.run_wave(turn, wave, order, epochs, (Some(from), standing), children);
         self.finish_wave(turn, wave);
+    }
+
+    /// Passes a wave on again, because its root has ordered it anew.
+    fn rerun(&mut self, turn: &mut Turn<'_>, index: usize, epochs: (Epoch, Epoch)) {
+        let running = &mut self.waves.running[index];
+        let wave = running.wave;
+        running.epochs = epochs;
+        running.pending.clear();
+        running.report = Report {
+            reached: 1,
+            ready: u32::from(self.waves.ready),
+            counters: self.counters,
+            ..Report::default()
+        };
+        if let Some(submission) = self.waves.submission(wave) {
+            submission.epoch = Some(epochs.1);
+        }
+        let children = self.wave_children(self.waves.running[index].parent.is_none());
+        self.pass_down(turn, wave, children);
+        self.finish_wave(turn, wave);
+    }
+
+    /// Whom this node passes waves to: its children, and as a stand-in those of the lost root.
+    fn wave_children(&self, as_root: bool) -> Vec<Rank> {
+        let topology = self.plan.topology;
+        let root = topology.root(TREE);
+        let mut children: Vec<Rank> = topology.children(TREE, self.rank).collect();
+        if as_root && root != self.rank {
+            children.extend(
+                topology
+                    .children(TREE, root)
+                    .filter(|&child| child != self.rank),
+            );
+        }
+        children
+    }
+
+    /// The changes that this node missed have come: waves that waited for them go on.
+    pub(super) fn caught_up(&mut self, turn: &mut Turn<'_>) {
+        let now = self.epochs.now();
+        let mut waves = Vec::new();
+        for running in &mut self.waves.running {
+            if running.standing == Standing::Gap && running.epochs.1 <= now {
+                running.standing = Standing::Applied;
+                waves.push(running.wave);
+            }
+        }
+        waves
+            .into_iter()
+            .for_each(|wave| self.finish_wave(turn, wave));
+    }
+
+    /// Another root ordered changes that this one, a root too, did not know: what this one ordered
+    /// is ordered again, on top of them.
+    pub(super) fn reorder_own(&mut self, turn: &mut Turn<'_>, mut lost: Vec<Change>) {
+        let own = self
+            .waves
+            .running
+            .iter()
+            .filter(|running| running.parent.is_none());
+        let waves: Vec<WaveId> = own.map(|running| running.wave).collect();
+        for wave in waves {
+            let Some(index) = self.waves.index(wave) else {
+                continue;
+            };
+            let order = Arc::clone(&self.waves.running[index].order);
+            if let Order::Invalidate(change) = &*order {
+                lost.retain(|other| other != change);
+                let epochs = self.order_change(turn, change);
+                if let Some(index) = self.waves.index(wave) {
+                    self.rerun(turn, index, epochs);
+                }
+            }
+        }
+        for change in lost {
+            self.submit(
+                turn,
+                None,
+                Order::Invalidate(change),
+                self.plan.settings.patience,
+            );
+        }
     }
 
     fn on_working(&mut self, turn: &mut Turn<'_>, from: Rank, wave: WaveId) {
@@ -643,6 +739,10 @@ impl Node {
         let running = &mut self.waves.running[index];
         if running.until <= now {
             running.held = false;
+            if running.standing != Standing::Applied {
+                running.report.miss(self.rank);
+                running.standing = Standing::Applied;
+            }
             for child in core::mem::take(&mut running.pending) {
                 running.report.miss(child.rank);
             }
