@@ -19,6 +19,9 @@ pub type TreeIndex = u16;
 /// More trees than this gain nothing (a node has that many parents) and only cost state.
 pub const MAX_TREES: u16 = 64;
 
+/// A job's trees survive the loss of one root less than this, however few trees there are.
+const FEWEST_SUCCESSIONS: u16 = 4;
+
 /// Why a topology cannot be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopologyError {
@@ -239,22 +242,42 @@ impl Topology {
         self.level(0, self.rank_at(0, self.nodes - 1))
     }
 
-    /// Whom `rank` asks in `tree`, best first: parent, grandparent, ..., the root, then the roots of
-    /// the following trees. It ends before `rank` itself: past the last rung, or where its own turn
-    /// as a root comes, a node asks the origin.
+    /// How many nodes may act as a tree's root, one after the other as they are lost.
+    pub fn successions(&self) -> u16 {
+        self.trees.max(
+            u16::try_from(self.nodes)
+                .unwrap_or(u16::MAX)
+                .min(FEWEST_SUCCESSIONS),
+        )
+    }
+
+    /// Who acts as the root of `tree` when `turn` others before it are lost; turn 0 is the root. The
+    /// roots of the other trees come next, or, if there are few trees, nodes spread over the job.
+    pub fn acting_root(&self, tree: TreeIndex, turn: u16) -> Rank {
+        if self.trees == self.successions() {
+            return self.root((tree + turn) % self.trees);
+        }
+        let position = u64::from(turn) * u64::from(self.nodes) / u64::from(self.successions());
+        self.rank_at(tree, u32::try_from(position).unwrap_or(0))
+    }
+
+    /// The turn in which `rank` acts as the root of `tree`, if it ever does.
+    pub fn turn_as_root(&self, tree: TreeIndex, rank: Rank) -> Option<u16> {
+        (0..self.successions()).find(|&turn| self.acting_root(tree, turn) == rank)
+    }
+
+    /// Whom `rank` asks in `tree`, best first: parent, grandparent, ..., the root, then those who act
+    /// as roots when it is lost. It ends before `rank` itself: past the last rung, or where its own
+    /// turn as a root comes, a node asks the origin. A root's own ladder is empty.
     pub fn ladder(&self, tree: TreeIndex, rank: Rank) -> Ladder {
+        let is_root = self.root(tree) == rank;
         Ladder {
             topology: *self,
             tree,
             rank,
             at: Some(rank),
-            stand_ins: 0,
+            turn: if is_root { u16::MAX } else { 0 },
         }
-    }
-
-    /// Whether `rank` is the root of any tree.
-    pub fn is_root(&self, rank: Rank) -> bool {
-        (0..self.trees).any(|tree| self.root(tree) == rank)
     }
 }
 
@@ -263,7 +286,7 @@ impl Topology {
 pub struct Rung {
     /// Whom to ask.
     pub rank: Rank,
-    /// Asked as a root of another tree, in place of this tree's lost root.
+    /// Asked to act as this tree's root, which is lost.
     pub stand_in: bool,
 }
 
@@ -274,7 +297,7 @@ pub struct Ladder {
     tree: TreeIndex,
     rank: Rank,
     at: Option<Rank>,
-    stand_ins: TreeIndex,
+    turn: u16,
 }
 
 impl Iterator for Ladder {
@@ -290,13 +313,11 @@ impl Iterator for Ladder {
                 });
             }
         }
-        self.stand_ins += 1;
-        if self.stand_ins >= self.topology.trees {
+        self.turn = self.turn.saturating_add(1);
+        if self.turn >= self.topology.successions() {
             return None;
         }
-        let rank = self
-            .topology
-            .root((self.tree + self.stand_ins) % self.topology.trees);
+        let rank = self.topology.acting_root(self.tree, self.turn);
         (rank != self.rank).then_some(Rung {
             rank,
             stand_in: true,
@@ -363,17 +384,36 @@ mod tests {
     #[test]
     fn the_ladder_climbs_to_the_root_and_then_to_the_other_roots() {
         for topology in shapes() {
-            let rank = topology.nodes() - 1;
             for tree in 0..topology.trees() {
+                assert_eq!(topology.ladder(tree, topology.root(tree)).count(), 0);
+                let rank = topology.nodes() - 1;
                 let rungs: Vec<Rung> = topology.ladder(tree, rank).collect();
                 let level = topology.level(tree, rank) as usize;
                 assert!(rungs.len() >= level);
+                assert_eq!(rungs.is_empty(), topology.root(tree) == rank);
                 for (i, rung) in rungs.iter().enumerate() {
                     assert_ne!(rung.rank, rank);
                     assert_eq!(rung.stand_in, i >= level);
                 }
                 if level > 0 {
                     assert_eq!(rungs[level - 1].rank, topology.root(tree));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn those_who_act_as_roots_are_different_nodes_and_know_their_turns() {
+        for topology in shapes() {
+            for tree in 0..topology.trees() {
+                assert_eq!(topology.acting_root(tree, 0), topology.root(tree));
+                for turn in 0..topology.successions() {
+                    let rank = topology.acting_root(tree, turn);
+                    assert_eq!(
+                        topology.turn_as_root(tree, rank),
+                        Some(turn),
+                        "{topology:?}"
+                    );
                 }
             }
         }

@@ -115,7 +115,7 @@ impl Node {
         if let Some(known) = self.lookup(&record.object).map(Arc::clone) {
             if is_newer(&record, &known) {
                 self.forget(&record.object);
-                self.drop_grants_of(turn, &record.object);
+                self.drop_grants_of(turn, &record.object, Reason::Changed);
                 turn.actions.push(Action::Forget(known));
             } else {
                 self.serve_known(turn, pull, &record, known);
@@ -128,8 +128,17 @@ impl Node {
         self.add_pull(turn, slot, pull, stand_in);
     }
 
-    fn serve_known(&mut self, turn: &mut Turn<'_>, pull: Pull, wanted: &Record, known: Arc<Record>) {
-        let asker = Asker { rank: pull.rank, request: pull.request };
+    fn serve_known(
+        &mut self,
+        turn: &mut Turn<'_>,
+        pull: Pull,
+        wanted: &Record,
+        known: Arc<Record>,
+    ) {
+        let asker = Asker {
+            rank: pull.rank,
+            request: pull.request,
+        };
         if known.stamp() != wanted.stamp() {
             self.refuse(turn, asker, Reason::Changed);
         } else if self.peers.take_on(pull.rank, self.plan.most_per_peer()) {
@@ -184,13 +193,13 @@ impl Node {
             self.land(turn, id);
         }
         if let Some(old) = old {
-            self.drop_body(turn, &old);
+            self.drop_body(turn, &old, Reason::Changed);
         }
         self.begin_body(turn, slot, Arc::clone(record));
     }
 
-    /// Ends a body's flights, and tells those who pull that its version is gone.
-    pub(super) fn drop_body(&mut self, turn: &mut Turn<'_>, body: &Body) {
+    /// Ends a body's flights, and tells those who pull it why.
+    pub(super) fn drop_body(&mut self, turn: &mut Turn<'_>, body: &Body, reason: Reason) {
         body.flights.iter().for_each(|&id| self.cancel(turn, id));
         for pull in &body.pulls {
             self.peers.let_go(pull.rank);
@@ -200,10 +209,10 @@ impl Node {
                     rank: pull.rank,
                     request: pull.request,
                 },
-                Reason::Changed,
+                reason,
             );
         }
-        self.drop_grants_of(turn, &body.record.object);
+        self.drop_grants_of(turn, &body.record.object, reason);
         turn.actions.push(Action::Discard(Arc::clone(&body.record)));
     }
 

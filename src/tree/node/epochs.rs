@@ -9,8 +9,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::super::message::{Change, MAX_MISSED};
-use super::super::topology::MAX_TREES;
-use super::{Action, Epoch, Message, Node, Object, Rank, Time, Turn};
+use super::{Action, Epoch, Message, Node, Object, Rank, Reason, Time, Turn};
 
 /// The most paths' bytes that one message of missed changes carries.
 const MOST_MISSED_BYTES: usize = 40 << 10;
@@ -70,17 +69,18 @@ impl Epochs {
                     .any(|logged| logged.epoch > epoch && logged.change.touches(object)))
     }
 
-    /// The epoch that a change ordered by this node begins. `lane` tells the roots apart.
-    fn next_own(&mut self, incarnation: u32, lane: u16) -> Epoch {
-        let lanes = u64::from(MAX_TREES);
+    /// The epoch that a change ordered by node `rank` begins.
+    fn next_own(&mut self, incarnation: u32, rank: Rank) -> Epoch {
         if self.own_reign != Some(self.now.reign) {
-            let counter = (self.now.reign / lanes + 1).max(u64::from(incarnation));
-            let reign = counter * lanes + u64::from(lane);
+            let counter = (self.now.reign >> 32)
+                .saturating_add(1)
+                .max(u64::from(incarnation));
+            let reign = counter << 32 | u64::from(rank);
             self.own_reign = Some(reign);
             return Epoch { reign, number: 1 };
         }
         Epoch {
-            number: self.now.number + 1,
+            number: self.now.number.saturating_add(1),
             ..self.now
         }
     }
@@ -124,12 +124,8 @@ fn size(change: &Change) -> usize {
 impl Node {
     /// Orders a change as a root: gives the epoch before it and the one that it begins.
     pub(super) fn order_change(&mut self, turn: &mut Turn<'_>, change: &Change) -> (Epoch, Epoch) {
-        let topology = self.plan.topology;
-        let lane = (0..topology.trees())
-            .find(|&tree| topology.root(tree) == self.rank)
-            .unwrap_or(0);
         let before = self.epochs.now;
-        let epoch = self.epochs.next_own(self.incarnation, lane);
+        let epoch = self.epochs.next_own(self.incarnation, self.rank);
         self.drop_touched(turn, change);
         self.epochs.push(epoch, change.clone(), true);
         (before, epoch)
@@ -253,7 +249,7 @@ impl Node {
             .extract_if(|record| change.touches(&record.object))
             .collect();
         for record in gone {
-            self.drop_grants_of(turn, &record.object);
+            self.drop_grants_of(turn, &record.object, Reason::Busy);
             turn.actions.push(Action::Forget(record));
         }
         let opens = self

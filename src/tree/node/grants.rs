@@ -135,17 +135,22 @@ impl Node {
         self.counters.dropped += 1;
     }
 
-    /// Ends the grants of an object that is gone. Peers that still read it will be told `Changed`.
-    pub(super) fn drop_grants_of(&mut self, turn: &mut Turn<'_>, object: &Object) {
-        self.drop_grants(turn, |other, _| other == object);
+    /// Ends the grants of an object that is gone. Transfers under way may fail.
+    pub(super) fn drop_grants_of(&mut self, turn: &mut Turn<'_>, object: &Object, reason: Reason) {
+        self.drop_grants(turn, reason, |other, _| other == object);
     }
 
     /// Ends the grants of a peer that is lost.
     pub(super) fn drop_grants_to(&mut self, turn: &mut Turn<'_>, rank: Rank) {
-        self.drop_grants(turn, |_, other| other == rank);
+        self.drop_grants(turn, Reason::Busy, |_, other| other == rank);
     }
 
-    fn drop_grants(&mut self, turn: &mut Turn<'_>, mut which: impl FnMut(&Object, Rank) -> bool) {
+    fn drop_grants(
+        &mut self,
+        turn: &mut Turn<'_>,
+        reason: Reason,
+        mut which: impl FnMut(&Object, Rank) -> bool,
+    ) {
         let mut gone = Vec::new();
         for grant in self
             .grants
@@ -164,7 +169,7 @@ impl Node {
         for (rank, request) in gone {
             self.peers.let_go(rank);
             if let Some(request) = request {
-                self.refuse(turn, Asker { rank, request }, Reason::Changed);
+                self.refuse(turn, Asker { rank, request }, reason);
             }
         }
         self.grant_next(turn);

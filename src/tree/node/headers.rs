@@ -91,6 +91,9 @@ impl Node {
             return;
         };
         if !self.join(turn, slot, asker, avoid) {
+            if new {
+                self.opens.remove(slot);
+            }
             return;
         }
         if new {
@@ -108,14 +111,13 @@ impl Node {
         let Some(open) = self.opens.get_mut(slot) else {
             return false;
         };
-        if let Some(body) = &open.body {
-            if avoid == 0 || body.record.stamp() != avoid {
-                let record = Arc::clone(&body.record);
-                self.answer_peer(turn, asker, &record);
-                return false;
-            }
-            self.restart(turn, slot, avoid);
-            return self.opens.get(slot).is_some() && self.join(turn, slot, asker, 0);
+        let body = open.body.as_ref().map(|body| Arc::clone(&body.record));
+        if let Some(record) = body
+            .as_ref()
+            .filter(|record| avoid == 0 || record.stamp() != avoid)
+        {
+            self.answer_peer(turn, asker, record);
+            return false;
         }
         if let Some(other) = open
             .askers
@@ -132,6 +134,9 @@ impl Node {
             return false;
         }
         open.askers.push(asker);
+        if body.is_some() {
+            self.restart(turn, slot, avoid);
+        }
         true
     }
 
@@ -139,7 +144,7 @@ impl Node {
     pub(super) fn may_ask(&self, tree: TreeIndex, rank: Rank, stand_in: bool) -> bool {
         let topology = &self.plan.topology;
         if stand_in {
-            topology.is_root(self.rank)
+            topology.turn_as_root(tree, self.rank).is_some()
         } else {
             topology.is_ancestor(tree, self.rank, rank)
         }
@@ -417,26 +422,19 @@ impl Node {
             return;
         };
         let inline = self.rides_inline(&record);
-        let avoid = match self.opens.get(slot) {
-            Some(open) if open.object == record.object => open.avoid,
-            _ => {
-                self.counters.dropped += 1;
-                return;
-            }
-        };
+        let asked = self.opens.get(slot).map(|open| &open.object);
         let well_delivered = match delivery {
             Delivery::Bare => record.length() == 0,
             Delivery::Inline => inline && record.length() > 0,
             Delivery::Chunked => !inline,
         };
-        if !well_delivered {
+        if !well_delivered || asked != Some(&record.object) {
             self.counters.dropped += 1;
             return;
         }
-        let gone = avoid != 0 && record.stamp() == avoid;
         let outdated = self.epochs.outdated(epoch, &record.object)
             || self.waves.awaits(&record.object, self.epochs.now());
-        if gone || outdated {
+        if outdated {
             self.postpone(turn, request);
             return;
         }
@@ -700,7 +698,7 @@ impl Node {
                     reason,
                 );
             }
-            self.drop_grants_of(turn, &open.object);
+            self.drop_grants_of(turn, &open.object, reason);
             turn.actions.push(Action::Discard(body.record));
         }
     }
@@ -738,7 +736,13 @@ impl Node {
             self.land(turn, id);
         }
         if let Some(body) = body {
-            self.drop_body(turn, &body);
+            // What only this node gave up its peers may ask for again.
+            let reason = if gone == 0 {
+                Reason::Busy
+            } else {
+                Reason::Changed
+            };
+            self.drop_body(turn, &body, reason);
         }
         let wanted = self
             .opens

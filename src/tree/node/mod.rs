@@ -53,7 +53,9 @@ pub struct Plan {
 impl Plan {
     /// The most requests and pulls that one peer may have at a node: its credits of all trees.
     pub fn most_per_peer(&self) -> u32 {
-        self.settings.credits.saturating_mul(u32::from(self.topology.trees()))
+        self.settings
+            .credits
+            .saturating_mul(u32::from(self.topology.trees()))
     }
 }
 
@@ -328,7 +330,7 @@ impl Node {
     fn on_store_failed(&mut self, turn: &mut Turn<'_>, object: &Object) {
         self.mark_unstorable(object, turn.now);
         self.forget(object);
-        self.drop_grants_of(turn, object);
+        self.drop_grants_of(turn, object, Reason::Unavailable);
     }
 }
 

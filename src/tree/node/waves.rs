@@ -82,7 +82,9 @@ fn keep<K>(past: &mut VecDeque<(K, Box<Report>)>, key: K, report: Box<Report>) {
 }
 
 fn find<K: PartialEq>(past: &VecDeque<(K, Box<Report>)>, key: &K) -> Option<Box<Report>> {
-    past.iter().find(|(other, _)| other == key).map(|(_, report)| report.clone())
+    past.iter()
+        .find(|(other, _)| other == key)
+        .map(|(_, report)| report.clone())
 }
 
 impl Waves {
@@ -387,11 +389,9 @@ impl Node {
         }
         let running = self.waves.running.swap_remove(index);
         let report = Box::new(running.report);
-        keep(
-            &mut self.waves.past,
-            (wave, running.epochs.1),
-            report.clone(),
-        );
+        // Asked again as a child, a node that began the wave itself has no subtree to add.
+        let below = running.parent.map_or_else(Box::default, |_| report.clone());
+        keep(&mut self.waves.past, (wave, running.epochs.1), below);
         match running.parent {
             Some(parent) => turn.send(parent, Message::Done { wave, report }),
             None => self.settle(turn, wave, report),
@@ -510,7 +510,9 @@ impl Node {
         order: Arc<Order>,
     ) {
         let topology = &self.plan.topology;
-        if !topology.is_ancestor(TREE, from, self.rank) && !topology.is_root(from) {
+        if !topology.is_ancestor(TREE, from, self.rank)
+            && topology.turn_as_root(TREE, from).is_none()
+        {
             self.counters.dropped += 1;
             return;
         }

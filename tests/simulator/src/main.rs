@@ -35,7 +35,11 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Faults { from, count, threads } => run_faults(from, count, threads),
+        Command::Faults {
+            from,
+            count,
+            threads,
+        } => run_faults(from, count, threads),
         Command::Replay { seed } => replay(seed),
     }
 }

@@ -72,7 +72,11 @@ impl<T> Queue<T> {
     /// Schedules `event` at `time` in nanoseconds; a time in the past counts as now.
     pub fn push(&mut self, time: u64, event: T) {
         self.sequence += 1;
-        let entry = Entry { time, sequence: self.sequence, event };
+        let entry = Entry {
+            time,
+            sequence: self.sequence,
+            event,
+        };
         let slot = time >> SLOT_BITS;
         if slot <= self.at {
             let index = self.current.partition_point(|other| *other > entry);
@@ -118,7 +122,8 @@ impl<T> Queue<T> {
             if next.time >> SLOT_BITS > self.at {
                 break;
             }
-            self.current.extend(self.far.pop().map(|Reverse(entry)| entry));
+            self.current
+                .extend(self.far.pop().map(|Reverse(entry)| entry));
         }
         self.current.sort_unstable_by(|a, b| b.cmp(a));
         Some(())
@@ -154,7 +159,9 @@ mod tests {
     fn events_of_one_moment_keep_their_order() {
         let mut queue = Queue::default();
         (0..100).for_each(|i| queue.push(5_000_000_000, i));
-        let order: Vec<i32> = std::iter::from_fn(|| queue.pop()).map(|(_, event)| event).collect();
+        let order: Vec<i32> = std::iter::from_fn(|| queue.pop())
+            .map(|(_, event)| event)
+            .collect();
         assert_eq!(order, (0..100).collect::<Vec<_>>());
     }
 }

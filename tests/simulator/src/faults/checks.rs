@@ -87,7 +87,14 @@ impl Judge {
     }
 
     fn wave(&mut self, rank: Rank, change: Option<(FileIndex, u64)>) -> Waiter {
-        self.waves.push(Wave { rank, change, settled: None, complete: false, failed: false, void: false });
+        self.waves.push(Wave {
+            rank,
+            change,
+            settled: None,
+            complete: false,
+            failed: false,
+            void: false,
+        });
         Waiter(WAVES_FROM + self.waves.len() as u64 - 1)
     }
 
@@ -118,7 +125,10 @@ impl Judge {
         origin: &Origin,
         schedule: &Schedule,
     ) {
-        let Some(index) = usize::try_from(waiter.0).ok().filter(|&index| index < self.asked.len()) else {
+        let Some(index) = usize::try_from(waiter.0)
+            .ok()
+            .filter(|&index| index < self.asked.len())
+        else {
             self.fail(format!("an answer for {waiter:?}, which never asked"));
             return;
         };
@@ -129,26 +139,36 @@ impl Judge {
         asked.answers += 1;
         let what = format!("node {} at {} ms, {object:?}", asked.rank, now / MS);
         if asked.object != *object {
-            self.failures.push(format!("{what}: the answer to another question"));
+            self.failures
+                .push(format!("{what}: the answer to another question"));
         } else if asked.answers > 1 {
             self.failures.push(format!("{what}: answered twice"));
         } else if now > asked.deadline + SLACK + delay_of(schedule, asked.rank) {
-            self.failures.push(format!("{what}: answered after its deadline"));
+            self.failures
+                .push(format!("{what}: answered after its deadline"));
         }
         let asked = &self.asked[index];
         let calm = schedule.is_calm() || asked.strict;
         let wrong = match answer {
             Answer::Known(record) => {
-                !origin.was_true(object, record.outcome, fresh_from, now) || record.object != *object
+                !origin.was_true(object, record.outcome, fresh_from, now)
+                    || record.object != *object
             }
             Answer::Failed { errno } => calm || !may_fail(schedule, file, *errno),
             Answer::TimedOut => calm || now < asked.deadline && !may_stall(schedule, file),
             Answer::Busy => calm,
-            Answer::NoSpace => calm || !schedule.faults.iter().any(|f| matches!(f, Fault::StoreFull { .. })),
+            Answer::NoSpace => {
+                calm || !schedule
+                    .faults
+                    .iter()
+                    .any(|f| matches!(f, Fault::StoreFull { .. }))
+            }
         };
         if wrong {
             let now_so = origin.outcome(object, now);
-            self.failures.push(format!("{what}: told {answer:?}, is {now_so:?}, fresh from {fresh_from}"));
+            self.failures.push(format!(
+                "{what}: told {answer:?}, is {now_so:?}, fresh from {fresh_from}"
+            ));
         }
     }
 
@@ -162,35 +182,54 @@ impl Judge {
         calm: bool,
     ) {
         let index = waiter.0.checked_sub(WAVES_FROM).map(|index| index as usize);
-        let Some(wave) = index.and_then(|index| self.waves.get_mut(index)).filter(|w| w.rank == rank) else {
-            self.fail(format!("node {rank} settled {waiter:?}, which it never began"));
+        let Some(wave) = index
+            .and_then(|index| self.waves.get_mut(index))
+            .filter(|w| w.rank == rank)
+        else {
+            self.fail(format!(
+                "node {rank} settled {waiter:?}, which it never began"
+            ));
             return;
         };
         if wave.settled.replace(now).is_some() {
-            self.failures.push(format!("node {rank}: {waiter:?} settled twice"));
+            self.failures
+                .push(format!("node {rank}: {waiter:?} settled twice"));
             return;
         }
         wave.complete = report.is_complete() && report.reached == nodes;
         wave.failed = report.reached == 0;
         if calm && !wave.complete {
-            self.failures.push(format!("node {rank}: a calm wave reached {} of {nodes}", report.reached));
+            self.failures.push(format!(
+                "node {rank}: a calm wave reached {} of {nodes}",
+                report.reached
+            ));
         }
         if report.reached > nodes {
-            self.failures.push(format!("node {rank}: a wave reached {} of {nodes}", report.reached));
+            self.failures.push(format!(
+                "node {rank}: a wave reached {} of {nodes}",
+                report.reached
+            ));
         }
     }
 
     pub(super) fn node_died(&mut self, rank: Rank, node: &Node) {
         self.deaths += 1;
         self.losses += node.counters().losses;
-        self.asked.iter_mut().filter(|asked| asked.rank == rank).for_each(|asked| asked.void = true);
-        self.waves.iter_mut().filter(|wave| wave.rank == rank).for_each(|wave| wave.void = true);
+        self.asked
+            .iter_mut()
+            .filter(|asked| asked.rank == rank)
+            .for_each(|asked| asked.void = true);
+        self.waves
+            .iter_mut()
+            .filter(|wave| wave.rank == rank)
+            .for_each(|wave| wave.void = true);
     }
 
     /// What a node holds never passes its bounds.
     pub(super) fn loads(&mut self, rank: Rank, node: &Node, settings: &Settings) {
         let load = node.load();
-        let flights = load.open * (1 + 16 * usize::from(settings.window)) + settings.credits as usize * 80 * 8;
+        let flights = load.open * (1 + 16 * usize::from(settings.window))
+            + settings.credits as usize * 80 * 8;
         let within = load.open + load.partial <= settings.open as usize
             && load.flights <= flights
             && load.waiters <= settings.waiters as usize
@@ -204,14 +243,22 @@ impl Judge {
     /// Nothing is left under way when all has come to rest.
     pub(super) fn rests(&mut self, rank: Rank, node: &Node) {
         let load = node.load();
-        if load != (Load { known: load.known, partial: load.partial, ..Load::default() }) {
+        if load
+            != (Load {
+                known: load.known,
+                partial: load.partial,
+                ..Load::default()
+            })
+        {
             self.fail(format!("node {rank} does not come to rest: {load:?}"));
         }
     }
 
     /// Every request was answered, and every wave settled.
     pub(super) fn all_answered(&mut self, now: u64) {
-        let late = |asked: &&Asked| !asked.void && asked.answers == 0 && asked.deadline + 60_000 * MS < now;
+        let late = |asked: &&Asked| {
+            !asked.void && asked.answers == 0 && asked.deadline + 60_000 * MS < now
+        };
         let forgotten: Vec<String> = self
             .asked
             .iter()
@@ -219,33 +266,56 @@ impl Judge {
             .map(|asked| format!("node {}: {:?} was never answered", asked.rank, asked.object))
             .collect();
         self.failures.extend(forgotten);
-        let open = self.waves.iter().filter(|wave| !wave.void && wave.settled.is_none());
-        let open: Vec<String> =
-            open.map(|wave| format!("node {}: a wave of {:?} never settled", wave.rank, wave.change)).collect();
+        let open = self
+            .waves
+            .iter()
+            .filter(|wave| !wave.void && wave.settled.is_none());
+        let open: Vec<String> = open
+            .map(|wave| {
+                format!(
+                    "node {}: a wave of {:?} never settled",
+                    wave.rank, wave.change
+                )
+            })
+            .collect();
         self.failures.extend(open);
     }
 
     /// Everything was read from the origin once, and once more for each fault that justifies it.
     pub(super) fn reads(&mut self, origin: &Origin, schedule: &Schedule, losses_now: u64) {
         let losses = self.losses + losses_now;
-        let invalidations = self.waves.iter().filter(|wave| wave.change.is_some()).count() as u64;
-        let stores = schedule.faults.iter().filter(|f| matches!(f, Fault::StoreFull { .. })).count() as u64;
+        let invalidations = self
+            .waves
+            .iter()
+            .filter(|wave| wave.change.is_some())
+            .count() as u64;
+        let stores = schedule
+            .faults
+            .iter()
+            .filter(|f| matches!(f, Fault::StoreFull { .. }))
+            .count() as u64;
         let general = losses
             + u64::from(self.deaths) * 2
             + u64::from(self.evictions)
             + (invalidations * 2 + stores * 8) * u64::from(schedule.topology.nodes());
         let mut errors: HashMap<FileIndex, u64> = HashMap::new();
         for fault in &schedule.faults {
-            if let Fault::OriginError { file, .. } | Fault::OriginSilence { file, .. } | Fault::OriginHang { file, .. } =
-                fault
+            if let Fault::OriginError { file, .. }
+            | Fault::OriginSilence { file, .. }
+            | Fault::OriginHang { file, .. } = fault
             {
-                let asks = self.asked.iter().filter(|asked| origin.file(&asked.object) == *file).count();
+                let asks = self
+                    .asked
+                    .iter()
+                    .filter(|asked| origin.file(&asked.object) == *file)
+                    .count();
                 *errors.entry(*file).or_insert(0) += asks as u64;
             }
         }
         for ((object, chunk), &count) in &origin.reads {
             let file = origin.file(object);
-            let changes = u64::from(origin.changes(file)) * 4 * u64::from(schedule.topology.nodes());
+            let changes =
+                u64::from(origin.changes(file)) * 4 * u64::from(schedule.topology.nodes());
             let allowed = 1 + general + changes + errors.get(&file).copied().unwrap_or(0);
             if u64::from(count) > allowed {
                 let what = format!("{object:?} {chunk:?} was read {count} times from the origin");
@@ -258,7 +328,12 @@ impl Judge {
 /// What a node that is slow may add to its answers' time.
 fn delay_of(schedule: &Schedule, rank: Rank) -> u64 {
     let slow = schedule.faults.iter().filter_map(|fault| match *fault {
-        Fault::Slow { rank: r, at, until, per_event } if r == rank => Some(until - at + 100 * per_event),
+        Fault::Slow {
+            rank: r,
+            at,
+            until,
+            per_event,
+        } if r == rank => Some(until - at + 100 * per_event),
         _ => None,
     });
     slow.sum()

@@ -51,7 +51,10 @@ impl Defect {
 
     pub(super) fn lets_message_in(self, message: &Message, _random: &mut Rng) -> bool {
         match message {
-            Message::Refusal { reason: Reason::Failed { .. }, .. } => self != Self::DropRefusals,
+            Message::Refusal {
+                reason: Reason::Failed { .. },
+                ..
+            } => self != Self::DropRefusals,
             _ => true,
         }
     }
@@ -59,11 +62,22 @@ impl Defect {
     pub(super) fn alter(self, actions: &mut Actions, random: &mut Rng) {
         let mut once = |one_in: u32| random.u32(0..one_in) == 0;
         match self {
-            Self::DropAnswer => actions.retain(|a| !matches!(a, Action::Answer { .. }) || !once(20)),
-            Self::ForgetPublish => actions.retain(|a| !matches!(a, Action::Publish(_)) || !once(20)),
+            Self::DropAnswer => {
+                actions.retain(|a| !matches!(a, Action::Answer { .. }) || !once(20))
+            }
+            Self::ForgetPublish => {
+                actions.retain(|a| !matches!(a, Action::Publish(_)) || !once(20))
+            }
             Self::IgnoreInvalidation => actions.retain(|a| !matches!(a, Action::Forget(_))),
-            Self::SwallowWaves => actions
-                .retain(|a| !matches!(a, Action::Send { message: Message::Wave { .. }, .. })),
+            Self::SwallowWaves => actions.retain(|a| {
+                !matches!(
+                    a,
+                    Action::Send {
+                        message: Message::Wave { .. },
+                        ..
+                    }
+                )
+            }),
             Self::DoubleAnswer => {
                 let again: Vec<Action> = actions
                     .iter()
@@ -78,14 +92,19 @@ impl Defect {
                     .filter_map(|action| match action {
                         Action::AskOrigin { request, .. } if once(10) => {
                             let id = RequestId::from_raw(u64::MAX);
-                            Some(Action::AskOrigin { id, request: request.clone() })
+                            Some(Action::AskOrigin {
+                                id,
+                                request: request.clone(),
+                            })
                         }
                         _ => None,
                     })
                     .collect();
                 actions.extend(again);
             }
-            Self::AnswerEarly => actions.sort_by_key(|action| !matches!(action, Action::Answer { .. })),
+            Self::AnswerEarly => {
+                actions.sort_by_key(|action| !matches!(action, Action::Answer { .. }))
+            }
             Self::ForgetDeadlines | Self::TrustTransfers | Self::DropRefusals => {}
         }
     }

@@ -7,7 +7,7 @@ mod schedule;
 mod store;
 mod world;
 
-use copper_core::tree::{Kind, Rank};
+use copper_core::tree::Kind;
 use std::fmt::Write as _;
 
 pub use defects::Defect;
@@ -33,8 +33,11 @@ pub fn run(schedule: &Schedule, defect: Option<Defect>) -> Vec<String> {
     now = known_round(&mut world, now);
     world.judge.all_answered(now);
     let alive = world.alive();
-    let losses =
-        alive.iter().filter_map(|&r| world.seats[r as usize].node.as_ref()).map(|n| n.counters().losses).sum();
+    let losses = alive
+        .iter()
+        .filter_map(|&r| world.seats[r as usize].node.as_ref())
+        .map(|n| n.counters().losses)
+        .sum();
     world.judge.reads(&world.origin, &world.schedule, losses);
     world.judge.failures().to_vec()
 }
@@ -61,18 +64,35 @@ fn fresh_round(world: &mut World, now: u64, last: bool) -> u64 {
         let object = world.origin.object(Kind::Content, file);
         for rank in world.alive() {
             let at = now + i * 20 * MS;
-            world.queue.push(at, Happening::Ask { rank, object: object.clone(), patience });
+            world.queue.push(
+                at,
+                Happening::Ask {
+                    rank,
+                    object: object.clone(),
+                    patience,
+                },
+            );
         }
         fresh.push(object);
     }
     let end = now + patience + REST / 2;
     world.run(end);
-    let roots: Vec<Rank> = (0..world.plan.topology.trees()).map(|t| world.plan.topology.root(t)).collect();
-    if last && roots.iter().any(|&root| world.is_alive(root)) {
+    let topology = world.plan.topology;
+    let rooted = (0..topology.trees()).all(|tree| {
+        (0..topology.successions()).any(|turn| world.is_alive(topology.acting_root(tree, turn)))
+    });
+    if last && rooted {
         for object in fresh {
-            let looks = world.origin.reads.get(&(object.clone(), None)).copied().unwrap_or(0);
+            let looks = world
+                .origin
+                .reads
+                .get(&(object.clone(), None))
+                .copied()
+                .unwrap_or(0);
             if looks != 1 {
-                world.judge.fail(format!("healed, and {object:?} was looked up {looks} times"));
+                world.judge.fail(format!(
+                    "healed, and {object:?} was looked up {looks} times"
+                ));
             }
         }
     }
@@ -85,7 +105,14 @@ fn known_round(world: &mut World, now: u64) -> u64 {
     for file in 0..world.schedule.files.len() {
         let object = world.origin.object(Kind::Content, file);
         for rank in world.alive() {
-            world.queue.push(now, Happening::Ask { rank, object: object.clone(), patience });
+            world.queue.push(
+                now,
+                Happening::Ask {
+                    rank,
+                    object: object.clone(),
+                    patience,
+                },
+            );
         }
     }
     world.judge.everywhere_fresh();
@@ -139,8 +166,16 @@ pub fn explain(seed: u64, failures: &[String]) -> String {
         let _ = writeln!(text, "  {failure}");
     }
     let smallest = shrink(&Schedule::from_seed(seed), None);
-    let _ = writeln!(text, "shrunk to {:?}, {:?}", smallest.topology, smallest.settings);
-    let _ = writeln!(text, "  origin up to {} ns, notices {}", smallest.origin_delay, smallest.notices);
+    let _ = writeln!(
+        text,
+        "shrunk to {:?}, {:?}",
+        smallest.topology, smallest.settings
+    );
+    let _ = writeln!(
+        text,
+        "  origin up to {} ns, notices {}",
+        smallest.origin_delay, smallest.notices
+    );
     for fault in &smallest.faults {
         let _ = writeln!(text, "  {fault:?}");
     }

@@ -19,8 +19,12 @@ pub(super) struct Origin {
 
 impl Origin {
     pub(super) fn new(files: &[FileState]) -> Self {
-        let mut origin =
-            Self { paths: Vec::new(), index: HashMap::new(), history: Vec::new(), reads: HashMap::new() };
+        let mut origin = Self {
+            paths: Vec::new(),
+            index: HashMap::new(),
+            history: Vec::new(),
+            reads: HashMap::new(),
+        };
         files.iter().for_each(|&state| {
             origin.add(state);
         });
@@ -65,7 +69,13 @@ impl Origin {
     }
 
     /// Whether `outcome` was true of `object` at any moment from `from` until `until`.
-    pub(super) fn was_true(&self, object: &Object, outcome_told: Outcome, from: u64, until: u64) -> bool {
+    pub(super) fn was_true(
+        &self,
+        object: &Object,
+        outcome_told: Outcome,
+        from: u64,
+        until: u64,
+    ) -> bool {
         let file = self.file(object);
         let history = &self.history[file];
         history.iter().enumerate().any(|(i, &(begins, state))| {
@@ -89,16 +99,25 @@ impl Origin {
     }
 
     /// What is answered to a request that was under way from `began` until `ended`.
-    pub(super) fn reply(&self, request: &OriginRequest, began: u64, ended: u64, faults: &[Fault]) -> OriginReply {
+    pub(super) fn reply(
+        &self,
+        request: &OriginRequest,
+        began: u64,
+        ended: u64,
+        faults: &[Fault],
+    ) -> OriginReply {
         let object = match request {
             OriginRequest::Look { object } => object,
             OriginRequest::Read { record, .. } => &record.object,
         };
         let file = self.file(object);
         let error = faults.iter().find_map(|fault| match *fault {
-            Fault::OriginError { file: f, at, until, errno } if f == file && at <= began && began < until => {
-                Some(errno)
-            }
+            Fault::OriginError {
+                file: f,
+                at,
+                until,
+                errno,
+            } if f == file && at <= began && began < until => Some(errno),
             _ => None,
         });
         match (error, request) {
@@ -110,7 +129,11 @@ impl Origin {
 
     fn reread(&self, record: &Record, began: u64, ended: u64) -> OriginReply {
         let same = |at| self.outcome(&record.object, at) == record.outcome;
-        if same(began) && same(ended) { OriginReply::Stored } else { OriginReply::Changed }
+        if same(began) && same(ended) {
+            OriginReply::Stored
+        } else {
+            OriginReply::Changed
+        }
     }
 }
 
@@ -132,6 +155,11 @@ fn present(kind: Kind, file: FileIndex, state: u64, size: u64) -> Outcome {
         Kind::Content => size,
     };
     let time = (state as i64, 0);
-    let version = Version { inode: file as u64 + 1, size, modified: time, changed: time };
+    let version = Version {
+        inode: file as u64 + 1,
+        size,
+        modified: time,
+        changed: time,
+    };
     Outcome::Present { version, length }
 }

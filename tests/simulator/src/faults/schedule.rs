@@ -18,9 +18,17 @@ pub(crate) type FileIndex = usize;
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     /// A node's process ends, and perhaps begins anew, empty.
-    Death { rank: Rank, at: u64, back: Option<u64> },
+    Death {
+        rank: Rank,
+        at: u64,
+        back: Option<u64>,
+    },
     /// Messages and transfers between the set and the others are lost.
-    Partition { side: Vec<bool>, at: u64, heals: u64 },
+    Partition {
+        side: Vec<bool>,
+        at: u64,
+        heals: u64,
+    },
     /// Of the messages sent meanwhile, so many per thousand are lost.
     Loss { at: u64, until: u64, per_mille: u32 },
     /// Of the messages sent meanwhile, so many per thousand come again later, perhaps much later.
@@ -28,19 +36,46 @@ pub(crate) enum Fault {
     /// Messages sent meanwhile take up to so much longer, each its own time, and so overtake.
     Delay { at: u64, until: u64, up_to: u64 },
     /// A node takes so long for each event.
-    Slow { rank: Rank, at: u64, until: u64, per_event: u64 },
+    Slow {
+        rank: Rank,
+        at: u64,
+        until: u64,
+        per_event: u64,
+    },
     /// The origin answers for a file with a passing error.
-    OriginError { file: FileIndex, at: u64, until: u64, errno: i32 },
+    OriginError {
+        file: FileIndex,
+        at: u64,
+        until: u64,
+        errno: i32,
+    },
     /// The origin does not answer for a file; what was asked meanwhile it answers at the end.
-    OriginHang { file: FileIndex, at: u64, until: u64 },
+    OriginHang {
+        file: FileIndex,
+        at: u64,
+        until: u64,
+    },
     /// The origin never answers what was asked for a file meanwhile.
-    OriginSilence { file: FileIndex, at: u64, until: u64 },
+    OriginSilence {
+        file: FileIndex,
+        at: u64,
+        until: u64,
+    },
     /// A file changes at the origin; its writer, if it is one of us, says so.
-    Change { file: FileIndex, at: u64, into: FileState, writer: Option<Rank> },
+    Change {
+        file: FileIndex,
+        at: u64,
+        into: FileState,
+        writer: Option<Rank>,
+    },
     /// A node's store holds nothing more.
     StoreFull { rank: Rank, at: u64, until: u64 },
     /// A node's driver makes room.
-    Eviction { rank: Rank, file: FileIndex, at: u64 },
+    Eviction {
+        rank: Rank,
+        file: FileIndex,
+        at: u64,
+    },
     /// Transfers of a node fail.
     BrokenTransfers { rank: Rank, at: u64, until: u64 },
     /// A node asks how all are.
@@ -97,21 +132,37 @@ impl Schedule {
         };
         let trees = random.u16(1..9);
         let fan_out = random.u32(1..9);
-        let topology = Topology::fitted(nodes, trees, fan_out).expect("numbers above 0 fit any job");
+        let topology =
+            Topology::fitted(nodes, trees, fan_out).expect("numbers above 0 fit any job");
         let settings = settings(&mut random);
-        let files: Vec<FileState> = (0..random.usize(3..30)).map(|_| file_state(&mut random, 1)).collect();
+        let files: Vec<FileState> = (0..random.usize(3..30))
+            .map(|_| file_state(&mut random, 1))
+            .collect();
         let asks = asks(&mut random, nodes, files.len());
         let calm = random.u32(0..10) == 0;
         let count = if calm { 0 } else { random.usize(1..9) };
-        let faults = (0..count).map(|_| fault(&mut random, &topology, files.len())).collect();
+        let faults = (0..count)
+            .map(|_| fault(&mut random, &topology, files.len()))
+            .collect();
         let notices = random.bool();
-        let origin_delay = [MS / 10, 2 * MS, 200 * MS][random.usize(0..3)];
-        Self { seed, topology, settings, files, asks, faults, notices, origin_delay }
+        let origin_delay = [MS / 10, 2 * MS, 50 * MS][random.usize(0..if calm { 2 } else { 3 })];
+        Self {
+            seed,
+            topology,
+            settings,
+            files,
+            asks,
+            faults,
+            notices,
+            origin_delay,
+        }
     }
 
     /// Whether nothing goes wrong in this run.
     pub(crate) fn is_calm(&self) -> bool {
-        self.faults.iter().all(|fault| matches!(fault, Fault::Survey { .. }))
+        self.faults
+            .iter()
+            .all(|fault| matches!(fault, Fault::Survey { .. }))
     }
 }
 
@@ -161,10 +212,20 @@ fn asks(random: &mut Rng, nodes: u32, files: usize) -> Vec<Ask> {
     let mut asks = Vec::new();
     // A wave of ranks that start together, as a job does, then stragglers.
     for _ in 0..random.usize(1..6) {
-        let (at, file, kind) = (random.u64(0..QUIET / 2), random.usize(0..files), kind(random));
+        let (at, file, kind) = (
+            random.u64(0..QUIET / 2),
+            random.usize(0..files),
+            kind(random),
+        );
         for rank in 0..nodes {
             for _ in 0..random.u32(1..3) {
-                asks.push(Ask { rank, kind, file, at: at + random.u64(0..50 * MS), patience });
+                asks.push(Ask {
+                    rank,
+                    kind,
+                    file,
+                    at: at + random.u64(0..50 * MS),
+                    patience,
+                });
             }
         }
     }
@@ -185,25 +246,68 @@ fn fault(random: &mut Rng, topology: &Topology, files: usize) -> Fault {
     let at = random.u64(0..QUIET * 3 / 4);
     let until = (at + random.u64(10 * MS..6_000 * MS)).min(QUIET);
     let root = topology.root(random.u16(0..topology.trees()));
-    let rank = if random.u32(0..3) == 0 { root } else { random.u32(0..nodes) };
+    let rank = if random.u32(0..3) == 0 {
+        root
+    } else {
+        random.u32(0..nodes)
+    };
     let file = random.usize(0..files);
     match random.u32(0..17) {
-        0..3 => Fault::Death { rank, at, back: random.bool().then_some(until) },
-        3 => Fault::Partition { side: (0..nodes).map(|_| random.bool()).collect(), at, heals: until },
+        0..3 => Fault::Death {
+            rank,
+            at,
+            back: random.bool().then_some(until),
+        },
+        3 => Fault::Partition {
+            side: (0..nodes).map(|_| random.bool()).collect(),
+            at,
+            heals: until,
+        },
         4 => {
             let alone = random.u32(0..nodes);
-            Fault::Partition { side: (0..nodes).map(|rank| rank == alone).collect(), at, heals: until }
+            Fault::Partition {
+                side: (0..nodes).map(|rank| rank == alone).collect(),
+                at,
+                heals: until,
+            }
         }
-        5 => Fault::Loss { at, until, per_mille: [10, 100, 500][random.usize(0..3)] },
-        6 => Fault::Duplication { at, until, per_mille: [100, 1_000][random.usize(0..2)] },
-        7 => Fault::Delay { at, until, up_to: [MS, 100 * MS, 2_000 * MS][random.usize(0..3)] },
-        8 => Fault::Slow { rank, at, until, per_event: [MS, 50 * MS][random.usize(0..2)] },
-        9 => Fault::OriginError { file, at, until, errno: [5, 116][random.usize(0..2)] },
+        5 => Fault::Loss {
+            at,
+            until,
+            per_mille: [10, 100, 500][random.usize(0..3)],
+        },
+        6 => Fault::Duplication {
+            at,
+            until,
+            per_mille: [100, 1_000][random.usize(0..2)],
+        },
+        7 => Fault::Delay {
+            at,
+            until,
+            up_to: [MS, 100 * MS, 2_000 * MS][random.usize(0..3)],
+        },
+        8 => Fault::Slow {
+            rank,
+            at,
+            until,
+            per_event: [MS, 50 * MS][random.usize(0..2)],
+        },
+        9 => Fault::OriginError {
+            file,
+            at,
+            until,
+            errno: [5, 116][random.usize(0..2)],
+        },
         10 => Fault::OriginHang { file, at, until },
         11 => Fault::OriginSilence { file, at, until },
         12 | 13 => {
             let into = file_state(random, 0);
-            Fault::Change { file, at, into, writer: random.bool().then_some(rank) }
+            Fault::Change {
+                file,
+                at,
+                into,
+                writer: random.bool().then_some(rank),
+            }
         }
         14 => Fault::StoreFull { rank, at, until },
         15 => Fault::Eviction { rank, file, at },

@@ -21,7 +21,12 @@ impl Store {
     /// A whole body came at once.
     pub(super) fn put_whole(&mut self, object: &Object, stamp: u64) {
         let entry = self.bodies.entry((object.clone(), stamp));
-        let stored = entry.or_insert(Stored { stamp, missing: 0, chunks: Vec::new(), published: false });
+        let stored = entry.or_insert(Stored {
+            stamp,
+            missing: 0,
+            chunks: Vec::new(),
+            published: false,
+        });
         stored.missing = 0;
         stored.chunks.iter_mut().for_each(|chunk| *chunk = true);
     }
@@ -45,9 +50,11 @@ impl Store {
 
     /// Whether a chunk can be read by a peer.
     pub(super) fn has_chunk(&self, object: &Object, stamp: u64, chunk: u32) -> bool {
-        self.bodies.get(&(object.clone(), stamp)).is_some_and(|stored| {
-            stored.missing == 0 || stored.chunks.get(chunk as usize).copied().unwrap_or(false)
-        })
+        self.bodies
+            .get(&(object.clone(), stamp))
+            .is_some_and(|stored| {
+                stored.missing == 0 || stored.chunks.get(chunk as usize).copied().unwrap_or(false)
+            })
     }
 
     /// Whether all of a body is here.
@@ -58,13 +65,20 @@ impl Store {
     }
 
     pub(super) fn is_published(&self, record: &Record) -> bool {
-        self.bodies.get(&(record.object.clone(), record.stamp())).is_some_and(|stored| stored.published)
+        self.bodies
+            .get(&(record.object.clone(), record.stamp()))
+            .is_some_and(|stored| stored.published)
     }
 
     pub(super) fn publish(&mut self, record: &Record) {
         let key = (record.object.clone(), record.stamp());
         let entry = self.bodies.entry(key);
-        let fresh = Stored { stamp: record.stamp(), missing: 0, chunks: Vec::new(), published: false };
+        let fresh = Stored {
+            stamp: record.stamp(),
+            missing: 0,
+            chunks: Vec::new(),
+            published: false,
+        };
         entry.or_insert(fresh).published = true;
     }
 

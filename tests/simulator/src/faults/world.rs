@@ -4,8 +4,8 @@
 //! nodes do about it is judged in [`super::checks`].
 
 use copper_core::tree::{
-    Action, Actions, Answer, Change, Event, Kind, Message, Node, Object, OriginReply, OriginRequest, Plan,
-    Rank, Record, Report, RequestId, Time, TransferError, Waiter,
+    Action, Actions, Answer, Change, Event, Kind, Message, Node, Object, OriginReply,
+    OriginRequest, Plan, Rank, Record, Report, RequestId, Time, TransferError, Waiter,
 };
 use fastrand::Rng;
 use std::sync::Arc;
@@ -19,17 +19,57 @@ use crate::queue::Queue;
 
 /// What is to happen.
 pub(super) enum Happening {
-    Ask { rank: Rank, object: Object, patience: u64 },
-    Deliver { to: Rank, from: Rank, wire: Vec<u8> },
-    OriginDone { rank: Rank, incarnation: u32, id: RequestId, request: OriginRequest, began: u64 },
-    TransferDone { rank: Rank, incarnation: u32, id: RequestId, from: Rank, record: Arc<Record>, chunk: u32 },
-    Timer { rank: Rank },
-    Death { rank: Rank },
-    Back { rank: Rank },
-    Notice { rank: Rank, about: Rank, lost: bool },
-    Change { file: FileIndex, into: FileState, writer: Option<Rank> },
-    Evict { rank: Rank, file: FileIndex },
-    Survey { rank: Rank },
+    Ask {
+        rank: Rank,
+        object: Object,
+        patience: u64,
+    },
+    Deliver {
+        to: Rank,
+        from: Rank,
+        wire: Vec<u8>,
+    },
+    OriginDone {
+        rank: Rank,
+        incarnation: u32,
+        id: RequestId,
+        request: OriginRequest,
+        began: u64,
+    },
+    TransferDone {
+        rank: Rank,
+        incarnation: u32,
+        id: RequestId,
+        from: Rank,
+        record: Arc<Record>,
+        chunk: u32,
+    },
+    Timer {
+        rank: Rank,
+    },
+    Death {
+        rank: Rank,
+    },
+    Back {
+        rank: Rank,
+    },
+    Notice {
+        rank: Rank,
+        about: Rank,
+        lost: bool,
+    },
+    Change {
+        file: FileIndex,
+        into: FileState,
+        writer: Option<Rank>,
+    },
+    Evict {
+        rank: Rank,
+        file: FileIndex,
+    },
+    Survey {
+        rank: Rank,
+    },
 }
 
 /// A node and its driver.
@@ -57,7 +97,10 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(schedule: Schedule, defect: Option<Defect>) -> Self {
-        let plan = Arc::new(Plan { topology: schedule.topology, settings: schedule.settings });
+        let plan = Arc::new(Plan {
+            topology: schedule.topology,
+            settings: schedule.settings,
+        });
         let mut world = Self {
             origin: Origin::new(&schedule.files),
             judge: Judge::default(),
@@ -71,7 +114,13 @@ impl World {
             defect,
         };
         for rank in 0..world.plan.topology.nodes() {
-            world.seats.push(Seat { node: None, store: Store::default(), incarnation: 0, timer: u64::MAX, busy: 0 });
+            world.seats.push(Seat {
+                node: None,
+                store: Store::default(),
+                incarnation: 0,
+                timer: u64::MAX,
+                busy: 0,
+            });
             world.begin(rank);
         }
         world.fill();
@@ -82,7 +131,14 @@ impl World {
     fn fill(&mut self) {
         for ask in self.schedule.asks.clone() {
             let object = self.origin.object(ask.kind, ask.file);
-            self.queue.push(ask.at, Happening::Ask { rank: ask.rank, object, patience: ask.patience });
+            self.queue.push(
+                ask.at,
+                Happening::Ask {
+                    rank: ask.rank,
+                    object,
+                    patience: ask.patience,
+                },
+            );
         }
         for fault in self.schedule.faults.clone() {
             match fault {
@@ -93,10 +149,18 @@ impl World {
                     }
                 }
                 Fault::Partition { side, at, heals } => self.notice_partition(&side, at, heals),
-                Fault::Change { file, at, into, writer } => {
-                    self.queue.push(at, Happening::Change { file, into, writer });
+                Fault::Change {
+                    file,
+                    at,
+                    into,
+                    writer,
+                } => {
+                    self.queue
+                        .push(at, Happening::Change { file, into, writer });
                 }
-                Fault::Eviction { rank, file, at } => self.queue.push(at, Happening::Evict { rank, file }),
+                Fault::Eviction { rank, file, at } => {
+                    self.queue.push(at, Happening::Evict { rank, file })
+                }
                 Fault::Survey { rank, at } => self.queue.push(at, Happening::Survey { rank }),
                 _ => {}
             }
@@ -107,17 +171,32 @@ impl World {
         for (a, b) in pairs(side) {
             if self.schedule.notices {
                 let delay = self.random.u64(100 * MS..1_000 * MS);
-                self.queue.push(at + delay, Happening::Notice { rank: a, about: b, lost: true });
+                self.queue.push(
+                    at + delay,
+                    Happening::Notice {
+                        rank: a,
+                        about: b,
+                        lost: true,
+                    },
+                );
             }
             let delay = self.random.u64(1_000 * MS..2_000 * MS);
-            self.queue.push(heals + delay, Happening::Notice { rank: a, about: b, lost: false });
+            self.queue.push(
+                heals + delay,
+                Happening::Notice {
+                    rank: a,
+                    about: b,
+                    lost: false,
+                },
+            );
         }
     }
 
     fn begin(&mut self, rank: Rank) {
         let seat = &mut self.seats[rank as usize];
         seat.incarnation += 1;
-        let mut node = Node::new(Arc::clone(&self.plan), rank, seat.incarnation).expect("a rank of the job");
+        let mut node =
+            Node::new(Arc::clone(&self.plan), rank, seat.incarnation).expect("a rank of the job");
         node.handle(Time(self.now), Event::Ready, &mut self.actions);
         seat.node = Some(node);
         seat.store = Store::default();
@@ -128,7 +207,9 @@ impl World {
     }
 
     pub(super) fn alive(&self) -> Vec<Rank> {
-        (0..self.plan.topology.nodes()).filter(|&rank| self.is_alive(rank)).collect()
+        (0..self.plan.topology.nodes())
+            .filter(|&rank| self.is_alive(rank))
+            .collect()
     }
 
     /// Lets everything happen that is due until `until`.
@@ -149,24 +230,48 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Ask { rank, object, patience } => self.ask(rank, object, patience),
+            Happening::Ask {
+                rank,
+                object,
+                patience,
+            } => self.ask(rank, object, patience),
             Happening::Deliver { to, from, wire } => self.deliver(to, from, &wire),
-            Happening::OriginDone { rank, incarnation, id, request, began } => {
+            Happening::OriginDone {
+                rank,
+                incarnation,
+                id,
+                request,
+                began,
+            } => {
                 self.origin_done(rank, incarnation, id, &request, began);
             }
-            Happening::TransferDone { rank, incarnation, id, from, record, chunk } => {
+            Happening::TransferDone {
+                rank,
+                incarnation,
+                id,
+                from,
+                record,
+                chunk,
+            } => {
                 self.transfer_done(rank, incarnation, id, from, &record, chunk);
             }
             Happening::Timer { rank } => {
                 self.seats[rank as usize].timer = u64::MAX;
-                if self.defect.is_none_or(|defect| defect.lets_timer_through(&mut self.random)) {
+                if self
+                    .defect
+                    .is_none_or(|defect| defect.lets_timer_through(&mut self.random))
+                {
                     self.handle(rank, Event::Timer, None);
                 }
             }
             Happening::Death { rank } => self.die(rank),
             Happening::Back { rank } => self.come_back(rank),
             Happening::Notice { rank, about, lost } => {
-                let event = if lost { Event::PeerLost(about) } else { Event::PeerBack(about) };
+                let event = if lost {
+                    Event::PeerLost(about)
+                } else {
+                    Event::PeerBack(about)
+                };
                 self.handle(rank, event, None);
             }
             Happening::Change { file, into, writer } => self.change(file, into, writer),
@@ -174,7 +279,15 @@ impl World {
             Happening::Survey { rank } if self.is_alive(rank) => {
                 let waiter = self.judge.survey(rank, self.now);
                 let deadline = Time(self.now + 5_000 * MS);
-                self.handle(rank, Event::Survey { waiter, until_ready: true, deadline }, None);
+                self.handle(
+                    rank,
+                    Event::Survey {
+                        waiter,
+                        until_ready: true,
+                        deadline,
+                    },
+                    None,
+                );
             }
             Happening::Survey { .. } => {}
         }
@@ -184,7 +297,15 @@ impl World {
         if self.is_alive(rank) {
             let deadline = self.now + patience;
             let waiter = self.judge.ask(rank, object.clone(), self.now, deadline);
-            self.handle(rank, Event::Ask { waiter, object, deadline: Time(deadline) }, None);
+            self.handle(
+                rank,
+                Event::Ask {
+                    waiter,
+                    object,
+                    deadline: Time(deadline),
+                },
+                None,
+            );
         }
     }
 
@@ -216,7 +337,9 @@ impl World {
 
     fn change(&mut self, file: FileIndex, into: FileState, writer: Option<Rank>) {
         self.origin.change(file, self.now, into);
-        let Some(writer) = writer.filter(|&rank| self.is_alive(rank)) else { return };
+        let Some(writer) = writer.filter(|&rank| self.is_alive(rank)) else {
+            return;
+        };
         let waiter = self.judge.invalidate(writer, file, self.now);
         let change = Change::Paths(vec![self.origin.path(file).into()]);
         self.handle(writer, Event::Invalidate { waiter, change }, None);
@@ -226,7 +349,11 @@ impl World {
         for kind in Kind::ALL {
             let object = self.origin.object(kind, file);
             let seat = &mut self.seats[rank as usize];
-            let known = seat.node.as_ref().and_then(|node| node.lookup(&object)).map(Arc::clone);
+            let known = seat
+                .node
+                .as_ref()
+                .and_then(|node| node.lookup(&object))
+                .map(Arc::clone);
             if let Some(record) = known {
                 seat.store.remove(&record);
                 self.judge.evictions += 1;
@@ -242,7 +369,8 @@ impl World {
         let (message, attachment) = match Message::decode(wire) {
             Ok(decoded) => decoded,
             Err(error) => {
-                self.judge.fail(format!("a message of node {from} does not decode: {error}"));
+                self.judge
+                    .fail(format!("a message of node {from} does not decode: {error}"));
                 return;
             }
         };
@@ -251,22 +379,37 @@ impl World {
         {
             return;
         }
-        debug_assert_eq!(message.body().map_or(0, |record| record.length()), attachment.len() as u64);
+        debug_assert_eq!(
+            message.body().map_or(0, |record| record.length()),
+            attachment.len() as u64
+        );
         let body = message.body().map(Arc::clone);
         self.handle(to, Event::Message { from, message }, body);
     }
 
-    fn origin_done(&mut self, rank: Rank, incarnation: u32, id: RequestId, request: &OriginRequest, began: u64) {
+    fn origin_done(
+        &mut self,
+        rank: Rank,
+        incarnation: u32,
+        id: RequestId,
+        request: &OriginRequest,
+        began: u64,
+    ) {
         if self.seats[rank as usize].incarnation != incarnation || !self.is_alive(rank) {
             return;
         }
-        let mut reply = self.origin.reply(request, began, self.now, &self.schedule.faults);
+        let mut reply = self
+            .origin
+            .reply(request, began, self.now, &self.schedule.faults);
         let full = self.is_store_full(rank);
         let chunks = |record: &Record| self.plan.settings.chunks(record.length());
         let seat = &mut self.seats[rank as usize];
         match (&reply, request) {
             (OriginReply::Known(outcome), OriginRequest::Look { object }) => {
-                let record = Record { object: object.clone(), outcome: *outcome };
+                let record = Record {
+                    object: object.clone(),
+                    outcome: *outcome,
+                };
                 let inline = record.length() <= u64::from(self.plan.settings.inline_limit);
                 if record.is_present() && (inline || object.kind() != Kind::Content) {
                     if full {
@@ -280,7 +423,8 @@ impl World {
                 if full {
                     reply = OriginReply::NoSpace;
                 } else {
-                    seat.store.put_chunk(&record.object, record.stamp(), *chunk, chunks(record));
+                    seat.store
+                        .put_chunk(&record.object, record.stamp(), *chunk, chunks(record));
                 }
             }
             _ => {}
@@ -300,8 +444,12 @@ impl World {
         if self.seats[rank as usize].incarnation != incarnation || !self.is_alive(rank) {
             return;
         }
-        let there = self.seats[from as usize].store.has_chunk(&record.object, record.stamp(), chunk);
-        let reachable = self.is_alive(from) && !self.is_cut(from, rank) && !self.are_transfers_broken(rank);
+        let there =
+            self.seats[from as usize]
+                .store
+                .has_chunk(&record.object, record.stamp(), chunk);
+        let reachable =
+            self.is_alive(from) && !self.is_cut(from, rank) && !self.are_transfers_broken(rank);
         let result = if !reachable || !there && self.defect != Some(Defect::TrustTransfers) {
             Err(TransferError::Peer)
         } else if self.is_store_full(rank) {
@@ -309,7 +457,12 @@ impl World {
         } else {
             if there {
                 let of = self.plan.settings.chunks(record.length());
-                self.seats[rank as usize].store.put_chunk(&record.object, record.stamp(), chunk, of);
+                self.seats[rank as usize].store.put_chunk(
+                    &record.object,
+                    record.stamp(),
+                    chunk,
+                    of,
+                );
             }
             Ok(())
         };
@@ -318,7 +471,9 @@ impl World {
 
     /// Hands an event to a node and performs what it wants.
     pub(super) fn handle(&mut self, rank: Rank, event: Event, body: Option<Arc<Record>>) {
-        let Some(node) = self.seats[rank as usize].node.as_mut() else { return };
+        let Some(node) = self.seats[rank as usize].node.as_mut() else {
+            return;
+        };
         let mut actions = std::mem::take(&mut self.actions);
         node.handle(Time(self.now), event, &mut actions);
         self.judge.loads(rank, node, &self.plan.settings);
@@ -338,27 +493,53 @@ impl World {
 
     fn rearm(&mut self, rank: Rank) {
         let seat = &mut self.seats[rank as usize];
-        let due = seat.node.as_ref().map_or(u64::MAX, |node| node.next_timeout().0);
+        let due = seat
+            .node
+            .as_ref()
+            .map_or(u64::MAX, |node| node.next_timeout().0);
         if due < seat.timer {
             seat.timer = due;
-            self.queue.push(due.max(self.now), Happening::Timer { rank });
+            self.queue
+                .push(due.max(self.now), Happening::Timer { rank });
         }
     }
 
-    fn perform(&mut self, rank: Rank, action: Action, body: Option<&Arc<Record>>, failed: &mut Vec<Object>) {
+    fn perform(
+        &mut self,
+        rank: Rank,
+        action: Action,
+        body: Option<&Arc<Record>>,
+        failed: &mut Vec<Object>,
+    ) {
         match action {
             Action::Send { to, message } => self.send(rank, to, &message, failed),
             Action::AskOrigin { id, request } => self.ask_origin(rank, id, request),
             Action::Publish(record) => self.publish(rank, &record, body, failed),
-            Action::Answer { waiter, object, answer } => {
+            Action::Answer {
+                waiter,
+                object,
+                answer,
+            } => {
                 let unstored = failed.contains(&object);
                 let answer = if unstored { Answer::NoSpace } else { answer };
                 self.answered(rank, waiter, &object, &answer);
             }
-            Action::Transfer { id, from, record, chunk } => {
+            Action::Transfer {
+                id,
+                from,
+                record,
+                chunk,
+            } => {
                 let incarnation = self.seats[rank as usize].incarnation;
                 let at = self.now + self.random.u64(10_000..2 * MS);
-                let happening = Happening::TransferDone { rank, incarnation, id, from, record, chunk };
+                let happening = Happening::TransferDone {
+                    rank,
+                    incarnation,
+                    id,
+                    from,
+                    record,
+                    chunk,
+                };
                 self.queue.push(at, happening);
             }
             Action::Discard(record) => {
@@ -375,18 +556,39 @@ impl World {
         if let Answer::Known(record) = answer {
             let store = &self.seats[rank as usize].store;
             if !store.is_published(record) || (record.length() > 0 && !store.is_whole(record)) {
-                self.judge.fail(format!("node {rank} answered {record:?} without having it"));
+                self.judge
+                    .fail(format!("node {rank} answered {record:?} without having it"));
             }
         }
-        self.judge.answered(self.now, waiter, object, answer, &self.origin, &self.schedule);
+        self.judge.answered(
+            self.now,
+            waiter,
+            object,
+            answer,
+            &self.origin,
+            &self.schedule,
+        );
     }
 
     fn settled(&mut self, rank: Rank, waiter: Waiter, report: &Report) {
         let nodes = self.plan.topology.nodes();
-        self.judge.settled(self.now, rank, waiter, report, nodes, self.schedule.is_calm());
+        self.judge.settled(
+            self.now,
+            rank,
+            waiter,
+            report,
+            nodes,
+            self.schedule.is_calm(),
+        );
     }
 
-    fn publish(&mut self, rank: Rank, record: &Arc<Record>, body: Option<&Arc<Record>>, failed: &mut Vec<Object>) {
+    fn publish(
+        &mut self,
+        rank: Rank,
+        record: &Arc<Record>,
+        body: Option<&Arc<Record>>,
+        failed: &mut Vec<Object>,
+    ) {
         let full = self.is_store_full(rank);
         let seat = &mut self.seats[rank as usize];
         if let Some(body) = body
@@ -399,7 +601,9 @@ impl World {
             seat.store.put_whole(&record.object, record.stamp());
         }
         if record.length() > 0 && !seat.store.is_whole(record) {
-            self.judge.fail(format!("node {rank} published {record:?} before its body was whole"));
+            self.judge.fail(format!(
+                "node {rank} published {record:?} before its body was whole"
+            ));
         }
         seat.store.publish(record);
     }
@@ -414,10 +618,14 @@ impl World {
         let mut ends = self.now + self.random.u64(1..=self.schedule.origin_delay);
         for fault in &self.schedule.faults {
             match *fault {
-                Fault::OriginHang { file: f, at, until } if f == file && (at..until).contains(&self.now) => {
+                Fault::OriginHang { file: f, at, until }
+                    if f == file && (at..until).contains(&self.now) =>
+                {
                     ends = ends.max(until);
                 }
-                Fault::OriginSilence { file: f, at, until } if f == file && (at..until).contains(&self.now) => {
+                Fault::OriginSilence { file: f, at, until }
+                    if f == file && (at..until).contains(&self.now) =>
+                {
                     return;
                 }
                 _ => {}
@@ -425,7 +633,16 @@ impl World {
         }
         let incarnation = self.seats[rank as usize].incarnation;
         let began = self.now;
-        self.queue.push(ends, Happening::OriginDone { rank, incarnation, id, request, began });
+        self.queue.push(
+            ends,
+            Happening::OriginDone {
+                rank,
+                incarnation,
+                id,
+                request,
+                began,
+            },
+        );
     }
 
     fn send(&mut self, from: Rank, to: Rank, message: &Message, failed: &[Object]) {
@@ -436,14 +653,20 @@ impl World {
                 return;
             }
             if !self.seats[from as usize].store.is_whole(record) {
-                self.judge.fail(format!("node {from} sends {record:?} inline without having it"));
+                self.judge.fail(format!(
+                    "node {from} sends {record:?} inline without having it"
+                ));
             }
             wire.resize(wire.len() + record.length() as usize, 0);
         }
         let mut delay = self.random.u64(2_000..50_000);
         for i in 0..self.schedule.faults.len() {
             match self.schedule.faults[i] {
-                Fault::Loss { at, until, per_mille } if (at..until).contains(&self.now) => {
+                Fault::Loss {
+                    at,
+                    until,
+                    per_mille,
+                } if (at..until).contains(&self.now) => {
                     if self.random.u32(0..1_000) < per_mille {
                         return;
                     }
@@ -451,25 +674,40 @@ impl World {
                 Fault::Delay { at, until, up_to } if (at..until).contains(&self.now) => {
                     delay += self.random.u64(0..up_to);
                 }
-                Fault::Duplication { at, until, per_mille } if (at..until).contains(&self.now) => {
+                Fault::Duplication {
+                    at,
+                    until,
+                    per_mille,
+                } if (at..until).contains(&self.now) => {
                     if self.random.u32(0..1_000) < per_mille {
                         let later = self.now + self.random.u64(0..10_000 * MS);
-                        self.queue.push(later, Happening::Deliver { to, from, wire: wire.clone() });
+                        self.queue.push(
+                            later,
+                            Happening::Deliver {
+                                to,
+                                from,
+                                wire: wire.clone(),
+                            },
+                        );
                     }
                 }
                 _ => {}
             }
         }
         let arrives = self.slowed(to, self.now + delay);
-        self.queue.push(arrives, Happening::Deliver { to, from, wire });
+        self.queue
+            .push(arrives, Happening::Deliver { to, from, wire });
     }
 
     /// When a node gets round to what arrives at `at`.
     fn slowed(&mut self, rank: Rank, at: u64) -> u64 {
         let cost = self.schedule.faults.iter().find_map(|fault| match *fault {
-            Fault::Slow { rank: r, at: from, until, per_event } if r == rank && (from..until).contains(&at) => {
-                Some(per_event)
-            }
+            Fault::Slow {
+                rank: r,
+                at: from,
+                until,
+                per_event,
+            } if r == rank && (from..until).contains(&at) => Some(per_event),
             _ => None,
         });
         let Some(cost) = cost else { return at };
@@ -496,7 +734,9 @@ impl World {
 
     fn are_transfers_broken(&self, rank: Rank) -> bool {
         self.schedule.faults.iter().any(|fault| match *fault {
-            Fault::BrokenTransfers { rank: r, at, until } => r == rank && (at..until).contains(&self.now),
+            Fault::BrokenTransfers { rank: r, at, until } => {
+                r == rank && (at..until).contains(&self.now)
+            }
             _ => false,
         })
     }
