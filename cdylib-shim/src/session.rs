@@ -10,6 +10,7 @@ use copper_core::catalog::reader::Reader;
 use copper_core::location;
 use copper_core::path::{self, Sieve};
 use copper_core::request;
+use copper_core::store;
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -259,6 +260,15 @@ impl Session {
         self.prefixes[..self.prefixes_length]
             .iter()
             .any(|prefix| path::is_within(path, prefix))
+    }
+
+    /// The origin's name of what lies at `stored` in the store.
+    pub(crate) fn origin_of_stored<'p>(&'static self, stored: &'p [u8]) -> Option<&'p [u8]> {
+        if let Some(origin) = path::below(stored, self.mirror) {
+            return Some(origin);
+        }
+        let inode = store::inode_of_file(self.mirror, stored)?;
+        Some(self.catalog.by_store_inode(inode)?.path())
     }
 
     /// The runtime directory.

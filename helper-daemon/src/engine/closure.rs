@@ -102,14 +102,14 @@ impl Engine {
         let Some(inode) = self.store.inode_of(&found.path) else {
             return Ok(None);
         };
-        if let Err(error) = self.store.add_name(mirrored, inode) {
+        if let Err(error) = self.store.mirror_file(mirrored, inode) {
             tracing::warn!(%error, path = %mirrored.escape_ascii(), "no name for the loader");
             return Err(pass_through());
         }
         if let Some(needs) = self.needs.get(&inode) {
             return Ok(needs.clone());
         }
-        let needs = self.store.open(&found.path).ok();
+        let needs = self.store.open(inode).ok();
         let needs = needs.and_then(|file| elf::needs(&file)).map(Arc::new);
         if self.needs.len() > MOST_LIBRARIES {
             self.needs.clear();

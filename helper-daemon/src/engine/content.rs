@@ -81,17 +81,9 @@ impl Engine {
 
     /// Another name of a file whose bytes lie in the store already.
     fn alias(&mut self, found: &Found, inode: u64) -> Result<Step, Full> {
-        match self.store.add_name(&found.path, inode) {
-            Ok(()) => {
-                self.writer.set_stored(found.offset, inode)?;
-                Ok(Step::Done(Outcome::Known))
-            }
-            Err(error) => {
-                tracing::warn!(%error, path = %found.path.escape_ascii(), "no second name");
-                self.writer.set_pass(found.offset);
-                Ok(Step::Done(Outcome::PassThrough))
-            }
-        }
+        self.store.add_name(&found.path, inode);
+        self.writer.set_stored(found.offset, inode)?;
+        Ok(Step::Done(Outcome::Known))
     }
 
     fn other_name_in_flight(&self, found: &Found) -> Option<Object> {
