@@ -185,7 +185,7 @@ impl Started {
             };
             let writer = Writer::create(memory, &identity)?;
             let origin = Origin::new(service.threads.into()).context("cannot make an eventfd")?;
-            let engine = Engine::new(writer, store, origin, policy);
+            let engine = Engine::new(writer, store, origin, policy)?;
             let listener = listen(runtime)?;
             Ok((engine, catalog, alarm, listener))
         };
