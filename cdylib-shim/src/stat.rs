@@ -167,8 +167,8 @@ versioned_stat! {
     __lxstat64: NO_FOLLOW, AT_SYMLINK_NOFOLLOW;
 }
 
-/// Whether `fstatat`'s path is empty and means the descriptor itself.
-fn means_descriptor(path: *const c_char, flags: c_int) -> bool {
+/// Whether a path is empty (or null, as new kernels allow) and means the descriptor itself.
+pub(crate) fn means_descriptor(path: *const c_char, flags: c_int) -> bool {
     let empty = if is_bad_pointer(path.cast()) {
         path.is_null()
     } else {
