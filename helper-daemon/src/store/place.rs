@@ -3,7 +3,9 @@
 
 use crate::runtime::{check_private, own_name, own_uid};
 use anyhow::{Context, Result, bail};
-use rustix::fs::{FlockOperation, Mode, OFlags, StatVfsMountFlags, flock};
+use rustix::fs::{
+    CWD, FlockOperation, Mode, OFlags, RenameFlags, StatVfsMountFlags, flock, renameat_with,
+};
 use std::fs::{self, DirBuilder};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -98,27 +100,29 @@ fn memory_available(text: &str) -> Option<u64> {
     Some(kilobytes << 10)
 }
 
-/// Makes the store's directory and locks it; one that a living helper (with another runtime
-/// directory) uses is left to it.
+/// Makes the store's directory, locked; one that a living helper (with another runtime directory)
+/// uses is left to it.
 fn make_root(directory: &Path) -> Result<Place> {
-    let mut root = directory.join(own_name());
-    if is_in_use(&root) {
-        let mut name = own_name().into_os_string();
-        name.push(format!("-{}", std::process::id()));
-        root = directory.join(name);
-    }
-    if fs::symlink_metadata(&root).is_ok() {
-        clean_up(&root)?;
-    }
+    let mut own = own_name().into_os_string();
+    own.push(format!("-{}", std::process::id()));
+    let own = directory.join(own);
+    clean_up(&own)?;
     DirBuilder::new()
         .mode(0o700)
-        .create(&root)
-        .with_context(|| format!("cannot make the store {}", root.display()))?;
-    check_private(&root)?;
-    let lock = open_directory(&root).context("cannot open the store")?;
+        .create(&own)
+        .with_context(|| format!("cannot make the store {}", own.display()))?;
+    check_private(&own)?;
+    let lock = open_directory(&own).context("cannot open the store")?;
     flock(&lock, FlockOperation::NonBlockingLockShared).context("cannot lock the store")?;
+    let usual = directory.join(own_name());
+    if let Err(error) = clean_up(&usual) {
+        let _ = fs::remove_dir(&own);
+        return Err(error);
+    }
+    // It takes the usual name locked, so that nobody can think it abandoned.
+    let renamed = renameat_with(CWD, &own, CWD, &usual, RenameFlags::NOREPLACE);
     Ok(Place {
-        root,
+        root: if renamed.is_ok() { usual } else { own },
         budget: 0,
         lock,
     })
@@ -129,9 +133,13 @@ fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty())
 }
 
-fn is_in_use(root: &Path) -> bool {
-    open_directory(root)
-        .is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err())
+/// Locks a store that nobody uses; `None` where a living helper does.
+fn lock_abandoned(root: &Path) -> Option<OwnedFd> {
+    let lock = open_directory(root).ok()?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+    let (locked, named) = (rustix::fs::fstat(&lock), rustix::fs::lstat(root));
+    matches!((locked, named), (Ok(locked), Ok(named)) if locked.st_ino == named.st_ino)
+        .then_some(lock)
 }
 
 /// Removes a store that a dead helper left, if it is one of this user's.
@@ -148,9 +156,9 @@ pub(crate) fn clean_up(root: &Path) -> Result<()> {
             root.display()
         );
     }
-    if is_in_use(root) {
+    let Some(_lock) = lock_abandoned(root) else {
         return Ok(());
-    }
+    };
     fs::remove_dir_all(root).with_context(|| format!("cannot remove {}", root.display()))
 }
 
@@ -174,7 +182,7 @@ mod tests {
         clean_up(&first.root).expect("left alone");
         assert!(first.root.exists());
         let left = first.root.clone();
-        drop(first);
+        drop((first, second));
         fs::write(left.join("leftover"), "x").expect("writable");
         let third = make_root(&base).expect("cleaned and made again");
         assert_eq!(third.root, left);
