@@ -106,6 +106,13 @@ pub(crate) fn known() -> Option<&'static Session> {
     }
 }
 
+/// Looks for the helper while the environment is still what the process was given: `env -i` has
+/// cleared its own before it makes its first call about a file.
+#[ctor::ctor(unsafe)]
+fn at_load() {
+    known();
+}
+
 #[cold]
 #[inline(never)]
 fn make() -> Option<&'static Session> {
