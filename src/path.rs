@@ -22,47 +22,30 @@ pub struct Shape {
     pub normal: bool,
 }
 
-const LOW: u64 = 0x0101_0101_0101_0101;
-const HIGH_CLEAR: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-
-/// 0x80 in every byte of `word` that equals `byte`, exactly.
-fn matches(word: u64, byte: u8) -> u64 {
-    let difference = word ^ (LOW * u64::from(byte));
-    !(((difference & HIGH_CLEAR) + HIGH_CLEAR) | difference | HIGH_CLEAR)
-}
-
-/// Looks at an absolute path's text, eight bytes at a time.
+/// Looks at an absolute path's text.
 ///
-/// A `/.` that begins a hidden name is told from the component `.` only where one occurs.
+/// The loop has no early exit, so that it runs over many bytes at a time; a `/.` that begins a
+/// hidden name is told from the component `.` only where one occurs.
+#[inline]
 pub fn shape(path: &[u8]) -> Shape {
-    if path.len() <= 1 {
+    let Some((last, _)) = path.split_last() else {
+        return Shape { normal: false };
+    };
+    if path.len() == 1 || path[0] != b'/' || *last == b'/' {
         return Shape {
             normal: path == b"/",
         };
     }
-    if path[0] != b'/' || path[path.len() - 1] == b'/' {
-        return Shape { normal: false };
-    }
-    let mut carry = 0u64;
-    let mut suspicious = false;
-    let (words, tail) = path.as_chunks::<8>();
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        let slashes = matches(word, b'/');
-        let after_slash = (slashes << 8) | carry;
-        suspicious |= (slashes | matches(word, b'.')) & after_slash != 0;
-        carry = slashes >> 56;
-    }
-    let mut after_slash = carry != 0;
-    for &byte in tail {
-        suspicious |= after_slash && (byte == b'/' || byte == b'.');
-        after_slash = byte == b'/';
-    }
+    let pairs = path[1..].iter().zip(path);
+    let suspicious = pairs.fold(false, |suspicious, (&byte, &before)| {
+        suspicious | (((byte == b'/') | (byte == b'.')) & (before == b'/'))
+    });
     Shape {
         normal: !suspicious || components_are_normal(path),
     }
 }
 
+#[cold]
 fn components_are_normal(path: &[u8]) -> bool {
     path[1..]
         .split(|&byte| byte == b'/')
@@ -121,6 +104,7 @@ pub fn split_last(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Whether `path` is `prefix` or lies below it; both in normal form.
+#[inline]
 pub fn is_within(path: &[u8], prefix: &[u8]) -> bool {
     if prefix == b"/" {
         return path.first() == Some(&b'/');
@@ -130,12 +114,54 @@ pub fn is_within(path: &[u8], prefix: &[u8]) -> bool {
 
 /// The part of `path` below `prefix`, as an absolute path (`/` for the prefix itself), or `None`
 /// where it lies elsewhere.
+#[inline]
 pub fn below<'p>(path: &'p [u8], prefix: &[u8]) -> Option<&'p [u8]> {
     if prefix.is_empty() || !is_within(path, prefix) {
         return None;
     }
     let rest = &path[prefix.len()..];
     Some(if rest.is_empty() { b"/" } else { rest })
+}
+
+/// The first eight bytes of a path, as one word; what is beyond its end counts as a slash.
+#[inline]
+pub fn first_word(path: &[u8]) -> u64 {
+    match path.first_chunk::<8>() {
+        Some(word) => u64::from_le_bytes(*word),
+        None => {
+            let mut word = [b'/'; 8];
+            word[..path.len()].copy_from_slice(path);
+            u64::from_le_bytes(word)
+        }
+    }
+}
+
+/// A quick look that rules out most paths: the first component of a prefix, as far as it lies in
+/// the first eight bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sieve {
+    word: u64,
+    mask: u64,
+}
+
+impl Sieve {
+    /// For an absolute prefix in normal form.
+    pub fn new(prefix: &[u8]) -> Sieve {
+        let first = prefix.iter().skip(1).position(|&byte| byte == b'/');
+        // With the slash that ends the component, which `first_word` puts behind a short path too.
+        let length = first.map_or(prefix.len() + 1, |length| length + 2).min(8);
+        let mask = u64::MAX >> (64 - 8 * length.max(1) as u32);
+        Sieve {
+            word: first_word(prefix) & mask,
+            mask,
+        }
+    }
+
+    /// Whether a path with this [`first_word`] may lie below the prefix.
+    #[inline]
+    pub fn passes(&self, word: u64) -> bool {
+        (word ^ self.word) & self.mask == 0
+    }
 }
 
 /// Whether the view leaves `path` out because it differs from node to node.
@@ -156,6 +182,7 @@ pub fn may_be_covered(prefix: &[u8]) -> bool {
 ///
 /// Not keyed: the catalog compares the whole path as well, and its one writer bounds the length
 /// of a probe, so that chosen collisions cost time on the chooser's own node only.
+#[inline]
 pub fn hash(path: &[u8]) -> u64 {
     const A: u64 = 0x9e37_79b9_7f4a_7c15;
     const B: u64 = 0xd6e8_feb8_6659_fd93;
@@ -164,13 +191,17 @@ pub fn hash(path: &[u8]) -> u64 {
     for word in words {
         state = fold(state ^ u64::from_le_bytes(*word), B);
     }
-    let mut last = 0u64;
-    for &byte in tail {
-        last = last << 8 | u64::from(byte);
-    }
+    // The last bytes count twice where the length is no multiple of eight: cheaper than one by one.
+    let last = match path.last_chunk::<8>() {
+        Some(last) => u64::from_le_bytes(*last),
+        None => tail
+            .iter()
+            .fold(0, |last, &byte| last << 8 | u64::from(byte)),
+    };
     fold(fold(state ^ last, A), B)
 }
 
+#[inline]
 fn fold(a: u64, b: u64) -> u64 {
     let wide = u128::from(a ^ 0x5851_f42d_4c95_7f2d) * u128::from(b);
     (wide as u64) ^ (wide >> 64) as u64
@@ -234,6 +265,29 @@ mod tests {
         assert_eq!(below(b"/v/x/y", b"/v"), Some(&b"/x/y"[..]));
         assert_eq!(below(b"/v", b"/v"), Some(&b"/"[..]));
         assert_eq!(below(b"/vx", b"/v"), None);
+    }
+
+    #[test]
+    fn sieves_let_through_what_lies_below() {
+        for prefix in [
+            "/a",
+            "/opt/env",
+            "/lus/flare/x",
+            "/averylongname/x",
+            "/1234567",
+        ] {
+            let sieve = Sieve::new(prefix.as_bytes());
+            for path in [std::format!("{prefix}"), std::format!("{prefix}/y/z")] {
+                assert!(
+                    sieve.passes(first_word(path.as_bytes())),
+                    "{path} below {prefix}"
+                );
+            }
+        }
+        let sieve = Sieve::new(b"/opt/env");
+        for path in ["/op", "/optional/env", "/usr/lib", "/", "/etc/passwd"] {
+            assert!(!sieve.passes(first_word(path.as_bytes())), "{path}");
+        }
     }
 
     #[test]

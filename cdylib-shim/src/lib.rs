@@ -7,19 +7,31 @@
 
 mod access;
 mod ask;
+mod change;
 mod content;
+mod credentials;
 mod cwd;
 mod descriptor;
 mod directory;
+mod entries;
+mod environment;
+mod exec;
+mod filesystem;
 mod links;
 mod loader;
+mod modify;
 mod open;
 mod original;
+mod program;
+mod raw;
+mod scratch;
 mod session;
+mod spawn;
 mod stat;
 mod stdio;
 mod sys;
 mod target;
+mod temporary;
 mod walkers;
 
 #[panic_handler]

@@ -31,7 +31,7 @@ const NATIVE: c_int = O_ACCMODE
 const KERNEL_LARGEFILE: c_int = 0o100_000;
 
 /// What the store's file or directory is opened with.
-const KEPT: c_int = libc::O_CLOEXEC | libc::O_NONBLOCK | O_DIRECTORY | libc::O_APPEND;
+const KEPT: c_int = O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK | O_DIRECTORY | libc::O_APPEND;
 
 /// Whether these flags can change the file or its directory.
 pub(crate) fn may_write(flags: c_int) -> bool {

@@ -47,8 +47,14 @@ unsafe extern "C" {
     static END: u8;
 }
 
-/// Looks up all functions behind our hooks.
+/// Looks up all functions behind our hooks, and makes the session: a program may forbid itself
+/// the system calls that this takes (seccomp), or call its first hook from a signal handler.
 #[ctor::ctor(unsafe)]
+fn prepare() {
+    look_up_all();
+    crate::session::known();
+}
+
 fn look_up_all() {
     let first = (&raw const FIRST).cast::<Original>();
     // SAFETY: the linker lays all statics of the section side by side between the two symbols.

@@ -8,11 +8,11 @@ use copper_core::catalog::layout::{self, Alarm, SEGMENTS, header};
 use copper_core::catalog::memory::{Mapping, Segmented, Segments};
 use copper_core::catalog::reader::Reader;
 use copper_core::location;
-use copper_core::path;
+use copper_core::path::{self, Sieve};
 use copper_core::request;
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// The catalog as this process sees it.
 pub(crate) type Catalog = Reader<Segmented<&'static Mapped>>;
@@ -47,6 +47,8 @@ pub(crate) struct Session {
     alarm: *const AtomicU64,
     prefixes: [&'static [u8]; PREFIXES_MAX],
     prefixes_length: usize,
+    /// Of the view, the mirror and the prefixes, in this order.
+    sieves: [Sieve; PREFIXES_MAX + 2],
 }
 
 /// Runtime directories longer than this do not fit a socket's address anyway.
@@ -78,6 +80,14 @@ static MAPPED: Mapped = Mapped {
     segments: [const { AtomicPtr::new(core::ptr::null_mut()) }; SEGMENTS],
     file: UnsafeCell::new(([0; 64], 0, 0)),
 };
+
+/// This process is not what it was when the session was made: another user, another root.
+static SWITCHED_OFF: AtomicBool = AtomicBool::new(false);
+
+/// Stops believing the catalog, for ever; descriptors in the store are still understood.
+pub(crate) fn switch_off() {
+    SWITCHED_OFF.store(true, Ordering::Relaxed);
+}
 
 unsafe extern "C" {
     static environ: *const *const c_char;
@@ -165,9 +175,11 @@ impl Session {
             alarm,
             prefixes: [b""; PREFIXES_MAX],
             prefixes_length: 0,
+            sieves: [Sieve::default(); PREFIXES_MAX + 2],
         };
         session.take_strings()?;
         session.take_environment();
+        session.set_sieves();
         Some(session)
     }
 
@@ -183,6 +195,16 @@ impl Session {
         strings.next()?;
         strings.for_each(|prefix| self.cover(prefix));
         (!self.mirror.is_empty()).then_some(())
+    }
+
+    fn set_sieves(&mut self) {
+        let roots = [self.view, self.mirror].into_iter().chain(self.prefixes());
+        let mut sieves = [Sieve::default(); PREFIXES_MAX + 2];
+        sieves
+            .iter_mut()
+            .zip(roots)
+            .for_each(|(sieve, root)| *sieve = Sieve::new(root));
+        self.sieves = sieves;
     }
 
     fn take_environment(&mut self) {
@@ -214,16 +236,16 @@ impl Session {
         }
     }
 
-    /// Whether `path`, absolute, begins with the first component of the view, the mirror or a
-    /// prefix; cheap, and no for most paths of most programs.
+    /// Whether `path`, absolute, may lie below the view, the mirror or a prefix; cheap, and no
+    /// for most paths of most programs.
     #[inline]
     pub(crate) fn may_concern(&self, path: &[u8]) -> bool {
+        let word = path::first_word(path);
+        // `//`, `/./` and `/../` at the start hide the first component.
         matches!(path.get(1), None | Some(b'/' | b'.'))
-            || shares_first_component(path, self.view)
-            || shares_first_component(path, self.mirror)
-            || self.prefixes[..self.prefixes_length]
+            || self.sieves[..self.prefixes_length + 2]
                 .iter()
-                .any(|prefix| shares_first_component(path, prefix))
+                .any(|sieve| sieve.passes(word))
     }
 
     /// The covered prefixes.
@@ -247,7 +269,8 @@ impl Session {
     /// The helper serves, and every change that a process made was told to it.
     #[inline]
     pub(crate) fn is_believable(&self) -> bool {
-        self.catalog.word(header::STATE) == layout::SERVING
+        !SWITCHED_OFF.load(Ordering::Relaxed)
+            && self.catalog.word(header::STATE) == layout::SERVING
             && self.alarm_word(Alarm::RAISED).load(Ordering::Acquire)
                 == self.catalog.word(header::ALARMS_SEEN)
     }
@@ -263,19 +286,6 @@ impl Session {
 unsafe impl Sync for Session {}
 // SAFETY: nothing in it belongs to a thread.
 unsafe impl Send for Session {}
-
-/// Both absolute and longer than `/`.
-#[inline]
-fn shares_first_component(path: &[u8], other: &[u8]) -> bool {
-    let mut at = 1;
-    loop {
-        match (path.get(at), other.get(at)) {
-            (None | Some(b'/'), None | Some(b'/')) => return true,
-            (Some(one), Some(two)) if one == two => at += 1,
-            _ => return false,
-        }
-    }
-}
 
 fn find_runtime(uid: u32, out: &mut [u8; RUNTIME_PATH_MAX]) -> Option<usize> {
     if let Some(given) = variable(location::RUNTIME_VARIABLE).filter(|given| !given.is_empty()) {

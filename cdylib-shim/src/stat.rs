@@ -169,8 +169,13 @@ versioned_stat! {
 
 /// Whether `fstatat`'s path is empty and means the descriptor itself.
 fn means_descriptor(path: *const c_char, flags: c_int) -> bool {
-    // SAFETY: libc's contract makes the path NUL-terminated where it is not null.
-    flags & libc::AT_EMPTY_PATH != 0 && (path.is_null() || unsafe { *path == 0 })
+    let empty = if is_bad_pointer(path.cast()) {
+        path.is_null()
+    } else {
+        // SAFETY: libc's contract makes the path NUL-terminated.
+        unsafe { *path == 0 }
+    };
+    flags & libc::AT_EMPTY_PATH != 0 && empty
 }
 
 fn fstatat_common(

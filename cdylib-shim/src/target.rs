@@ -68,6 +68,11 @@ impl Route {
         self.covered == Some(Scope::View)
     }
 
+    /// Whether a covered name led to a path that is not covered, and is the route's own.
+    pub(crate) fn leads_outside(self) -> bool {
+        self.covered.is_none() && !self.instead.is_null()
+    }
+
     /// The directory descriptor and the path to call the kernel with.
     pub(crate) fn of(self, directory: c_int, path: *const c_char) -> (c_int, *const c_char) {
         if self.instead.is_null() {
@@ -480,22 +485,36 @@ fn base_of(
 pub(crate) fn working_directory(out: &mut [u8; PATH_MAX + 1]) -> Option<usize> {
     // SAFETY: the room and its length belong together.
     let length = unsafe { call!(libc::SYS_getcwd, out.as_mut_ptr(), out.len()) };
+    if length == -(libc::ENOENT as isize) {
+        return removed_directory(out);
+    }
     (length > 1 && out[0] == b'/').then_some(length as usize - 1)
+}
+
+/// The name that the working directory had before it was removed, as the store's directories are
+/// when the helper ends.
+#[cold]
+fn removed_directory(out: &mut [u8; PATH_MAX + 1]) -> Option<usize> {
+    const MARK: &[u8] = b" (deleted)";
+    let length = read_link(c"/proc/self/cwd".as_ptr(), out)?;
+    let name = out[..length].strip_suffix(MARK)?.len();
+    let session = session::known()?;
+    path::below(&out[..name], session.mirror)?;
+    out[name] = 0;
+    Some(name)
 }
 
 /// The name that the kernel has for a descriptor.
 pub(crate) fn descriptor_path(descriptor: c_int, out: &mut [u8; PATH_MAX + 1]) -> Option<usize> {
-    let link = proc_link(descriptor)?;
+    read_link(proc_link(descriptor)?.as_ptr().cast(), out)
+}
+
+/// The absolute path that a link leads to.
+fn read_link(link: *const c_char, out: &mut [u8; PATH_MAX + 1]) -> Option<usize> {
     // SAFETY: the link is NUL-terminated; the room and its length belong together.
     let length = unsafe {
         let (room, size) = (out.as_mut_ptr(), PATH_MAX);
-        call!(
-            libc::SYS_readlinkat,
-            libc::AT_FDCWD,
-            link.as_ptr(),
-            room,
-            size
-        )
+        call!(libc::SYS_readlinkat, libc::AT_FDCWD, link, room, size)
     };
     (length > 0 && out[0] == b'/').then_some(length as usize)
 }
@@ -576,4 +595,21 @@ impl<'p> Place<'p> {
     pub(crate) fn route(&self) -> Route {
         self.route
     }
+}
+
+/// Resolves what [`with_place`] found.
+pub(crate) fn resolve_place<R>(
+    session: &'static Session,
+    place: Place<'_>,
+    ending: Ending,
+    then: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
+    if !session.is_believable() {
+        return then(Outcome::Kernel(place.route));
+    }
+    let parents = place
+        .path
+        .split(|&byte| byte == b'/')
+        .any(|name| name == b"..");
+    walk_or_look_up(session, place, parents, ending, then)
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use copper_core::request::{Operation, Outcome, REPLY_LENGTH, ReplyHeader, RequestHeader};
 use rustix::net::sockopt::socket_peercred;
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -47,6 +48,12 @@ pub(crate) fn connect(runtime: &Runtime) -> Result<Option<Connection>> {
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;
     Ok(Some(Connection { socket }))
+}
+
+impl From<Connection> for OwnedFd {
+    fn from(connection: Connection) -> OwnedFd {
+        connection.socket.into()
+    }
 }
 
 impl Connection {

@@ -159,10 +159,11 @@ impl Started {
         let view_directory = view::directory(service.view.as_deref())?;
         runtime.note(Note::View, &view_directory)?;
         let view = View::make(&view_directory)?;
-        let (root, budget) = store::choose(service.store.as_deref(), service.memory)?;
-        let made = || {
+        let place = store::choose(service.store.as_deref(), service.memory)?;
+        let root = place.root.clone();
+        let make = || {
             runtime.note(Note::Store, &root)?;
-            let store = Store::create(&root, budget)?;
+            let store = Store::create(place)?;
             let mut catalog = CatalogMemory::create()?;
             let alarm = AlarmPage::create()?;
             let policy = Policy {
@@ -188,7 +189,7 @@ impl Started {
             let listener = listen(runtime)?;
             Ok((engine, catalog, alarm, listener))
         };
-        let made: Result<_> = made();
+        let made: Result<_> = make();
         let (engine, catalog, alarm, listener) = match made {
             Ok(made) => made,
             Err(error) => {
@@ -263,10 +264,12 @@ fn listen(runtime: &Runtime) -> Result<UnixListener> {
 fn clean_leftovers(runtime: &Runtime) -> Result<()> {
     runtime.unlink_memory();
     if let Some(view) = runtime.noted(Note::View) {
-        view::remove_links(&view)?;
+        view::clean_up(&view);
     }
-    if let Some(root) = runtime.noted(Note::Store) {
-        store::clean_up(&root)?;
+    if let Some(root) = runtime.noted(Note::Store)
+        && let Err(error) = store::clean_up(&root)
+    {
+        tracing::warn!("{error:#}");
     }
     runtime.clear();
     Ok(())

@@ -1,7 +1,7 @@
 //! Starting a helper as a process of its own, and waiting until it serves.
 
 use crate::cli::Service;
-use crate::client::{Connection, connect};
+use crate::client::connect;
 use crate::helper::READY;
 use crate::runtime::Runtime;
 use anyhow::{Context, Result, bail};
@@ -9,7 +9,7 @@ use copper_core::location::{DISABLE_VARIABLE, RUNTIME_VARIABLE};
 use copper_core::request::Operation;
 use std::ffi::OsString;
 use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -18,15 +18,6 @@ use std::time::Duration;
 
 /// How long a helper may take to serve.
 const START_TIME: Duration = Duration::from_secs(20);
-
-/// What keeps a helper that was started by a run alive.
-#[derive(Debug)]
-pub(crate) enum Attachment {
-    /// A connection to a helper that was there.
-    Joined(Connection),
-    /// The socket that the helper was started with.
-    Started(UnixStream),
-}
 
 /// How a helper is started.
 #[derive(Clone, Debug)]
@@ -41,8 +32,9 @@ pub(crate) struct Launch<'a> {
     pub(crate) while_attached: bool,
 }
 
-/// Attaches to the helper, after starting one if there is none.
-pub(crate) fn attach(runtime: &Runtime, launch: &Launch<'_>) -> Result<Attachment> {
+/// Attaches to the helper, after starting one if there is none. A helper that was started by a
+/// run stays as long as anybody keeps such a descriptor open.
+pub(crate) fn attach(runtime: &Runtime, launch: &Launch<'_>) -> Result<OwnedFd> {
     if let Some(joined) = join(runtime)? {
         return Ok(joined);
     }
@@ -50,15 +42,15 @@ pub(crate) fn attach(runtime: &Runtime, launch: &Launch<'_>) -> Result<Attachmen
     if let Some(joined) = join(runtime)? {
         return Ok(joined);
     }
-    start(runtime, launch).map(Attachment::Started)
+    start(runtime, launch).map(OwnedFd::from)
 }
 
-fn join(runtime: &Runtime) -> Result<Option<Attachment>> {
+fn join(runtime: &Runtime) -> Result<Option<OwnedFd>> {
     let Some(connection) = connect(runtime)? else {
         return Ok(None);
     };
     let attached = connection.ask(Operation::Attach, b"")?;
-    Ok(attached.map(|_| Attachment::Joined(connection)))
+    Ok(attached.map(|_| OwnedFd::from(connection)))
 }
 
 /// Starts a helper; the caller holds the starting lock and knows that none answers.
@@ -87,6 +79,7 @@ pub(crate) fn start(runtime: &Runtime, launch: &Launch<'_>) -> Result<UnixStream
         }
     }
     end(&mut child);
+    runtime.remove_as_starter();
     match String::from_utf8_lossy(&said).trim() {
         "" => bail!("the helper died at its start; see its log with --log FILE --log-level debug"),
         error => bail!("{error}"),

@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod commands;
+mod elf;
 mod engine;
 mod environment;
 mod helper;

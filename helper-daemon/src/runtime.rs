@@ -36,7 +36,7 @@ pub(crate) fn own_uid() -> u32 {
 fn job() -> Option<Vec<u8>> {
     location::JOB_VARIABLES
         .iter()
-        .filter_map(|name| std::env::var_os(name))
+        .filter_map(std::env::var_os)
         .map(OsStringExt::into_vec)
         .find(|job| !job.is_empty())
 }
@@ -232,10 +232,15 @@ impl Runtime {
             return;
         };
         if flock(&starting, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            let _ = fs::remove_file(self.file("lock"));
-            let _ = fs::remove_file(self.file(STARTING));
-            let _ = fs::remove_dir(&self.directory);
+            self.remove_as_starter();
         }
+    }
+
+    /// The same, for whoever holds the starting lock and knows that there is no helper.
+    pub(crate) fn remove_as_starter(&self) {
+        let _ = fs::remove_file(self.file("lock"));
+        let _ = fs::remove_file(self.file(STARTING));
+        let _ = fs::remove_dir(&self.directory);
     }
 }
 

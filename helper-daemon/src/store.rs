@@ -6,7 +6,7 @@
 
 mod place;
 
-pub(crate) use place::{choose, clean_up};
+pub(crate) use place::{Place, choose, clean_up};
 
 use crate::origin::OriginPath;
 use crate::origin::copy::Copy;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 /// The store and what lies in it.
 pub(crate) struct Store {
-    root: PathBuf,
+    place: Place,
     mirror: Vec<u8>,
     device: u64,
     budget: u64,
@@ -72,10 +72,10 @@ fn footprint(size: u64) -> u64 {
 }
 
 impl Store {
-    /// Makes the store in `root`, an empty private directory.
-    pub(crate) fn create(root: &Path, budget: u64) -> Result<Store> {
-        let mirror = root.join(MIRROR);
-        for directory in [&mirror, &root.join(PARTIAL)] {
+    /// Makes the store in an empty private directory.
+    pub(crate) fn create(place: Place) -> Result<Store> {
+        let mirror = place.root.join(MIRROR);
+        for directory in [&mirror, &place.root.join(PARTIAL)] {
             fs::DirBuilder::new()
                 .mode(0o700)
                 .create(directory)
@@ -85,10 +85,10 @@ impl Store {
         let mut directories = HashMap::new();
         directories.insert(b"/".as_slice().into(), found.ino());
         Ok(Store {
-            root: root.to_owned(),
+            budget: place.budget,
+            place,
             mirror: mirror.into_os_string().into_encoded_bytes(),
             device: found.dev(),
-            budget,
             used: 0,
             reserved: 0,
             bytes: 0,
@@ -104,7 +104,7 @@ impl Store {
 
     /// The store's directory.
     pub(crate) fn root(&self) -> &Path {
-        &self.root
+        &self.place.root
     }
 
     /// The mirror's directory, as bytes.
@@ -127,7 +127,7 @@ impl Store {
         }
     }
 
-    fn place(&self, path: &[u8]) -> PathBuf {
+    fn place_of(&self, path: &[u8]) -> PathBuf {
         let mut bytes = self.mirror.clone();
         if path != b"/" {
             bytes.extend_from_slice(path);
@@ -138,7 +138,10 @@ impl Store {
     /// A new name for a file that is being written.
     pub(crate) fn next_partial(&mut self) -> PathBuf {
         self.partials += 1;
-        self.root.join(PARTIAL).join(self.partials.to_string())
+        self.place
+            .root
+            .join(PARTIAL)
+            .join(self.partials.to_string())
     }
 
     /// Sets room aside for a file of `size` bytes.
@@ -187,7 +190,7 @@ impl Store {
     pub(crate) fn keep(&mut self, path: &OriginPath, copy: &Copy) -> io::Result<()> {
         self.make_parents(path)?;
         self.remove(path);
-        let place = self.place(path);
+        let place = self.place_of(path);
         if let Err(error) = fs::rename(&copy.file, &place) {
             self.make_way(&place)?;
             tracing::debug!(%error, "a directory of the mirror made way for a file");
@@ -227,13 +230,13 @@ impl Store {
         let first = first.ok_or(io::ErrorKind::NotFound)?.clone();
         self.make_parents(path)?;
         self.remove(path);
-        let place = self.place(path);
-        if let Err(error) = fs::hard_link(self.place(&first), &place) {
+        let place = self.place_of(path);
+        if let Err(error) = fs::hard_link(self.place_of(&first), &place) {
             if error.kind() != io::ErrorKind::AlreadyExists {
                 return Err(error);
             }
             self.make_way(&place)?;
-            fs::hard_link(self.place(&first), &place)?;
+            fs::hard_link(self.place_of(&first), &place)?;
         }
         self.directories.remove(&path[..]);
         self.by_path.insert(path.clone(), inode);
@@ -266,7 +269,7 @@ impl Store {
 
     /// The file under which `path` lies in the mirror, open for reading.
     pub(crate) fn open(&self, path: &[u8]) -> io::Result<fs::File> {
-        fs::File::open(self.place(path))
+        fs::File::open(self.place_of(path))
     }
 
     /// Removes the file named `path` with all its names.
@@ -282,7 +285,7 @@ impl Store {
         };
         for name in &file.names {
             self.by_path.remove(name);
-            let _ = fs::remove_file(self.place(name));
+            let _ = fs::remove_file(self.place_of(name));
         }
         self.by_age.remove(&file.age);
         let origin = (file.attributes.device, file.attributes.inode);
@@ -306,7 +309,7 @@ impl Store {
         let (parent, _) = split_last(path);
         self.make_directory(parent)?;
         self.remove(path);
-        let place = self.place(path);
+        let place = self.place_of(path);
         match fs::DirBuilder::new().mode(0o700).create(&place) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
@@ -329,7 +332,7 @@ impl Store {
             .filter(|(_, file)| {
                 file.names
                     .iter()
-                    .any(|name| self.place(name).starts_with(place))
+                    .any(|name| self.place_of(name).starts_with(place))
             })
             .map(|(inode, _)| *inode)
             .collect();

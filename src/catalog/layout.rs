@@ -168,16 +168,19 @@ const FIRST_SEGMENT_BITS: u32 = 22;
 pub const SEGMENTS: usize = 12;
 
 /// The segment that holds `offset`.
+#[inline]
 pub fn segment_of(offset: u64) -> usize {
     ((offset >> FIRST_SEGMENT_BITS) + 1).ilog2() as usize
 }
 
 /// Where segment `index` begins.
+#[inline]
 pub fn segment_start(index: usize) -> u64 {
     ((1u64 << index) - 1) << FIRST_SEGMENT_BITS
 }
 
 /// How long segment `index` is.
+#[inline]
 pub fn segment_length(index: usize) -> u64 {
     1u64 << (FIRST_SEGMENT_BITS as usize + index)
 }
@@ -193,11 +196,13 @@ pub fn slot(offset: u64, hash: u64) -> u64 {
 }
 
 /// The offset a slot leads to.
+#[inline]
 pub fn slot_offset(slot: u64) -> u64 {
     (slot & ((1 << 40) - 1)) << 3
 }
 
 /// Whether a slot may be of `hash`.
+#[inline]
 pub fn slot_matches(slot: u64, hash: u64) -> bool {
     (slot ^ hash) >> 40 == 0
 }
@@ -208,6 +213,7 @@ pub fn index_word(offset: u64, log2_slots: u32) -> u64 {
 }
 
 /// Offset of an index and the mask of its slots; `None` where the word is not sound.
+#[inline]
 pub fn index_place(word: u64) -> Option<(u64, u64)> {
     let log2_slots = word & 63;
     let offset = word >> 6;

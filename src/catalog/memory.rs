@@ -13,6 +13,15 @@ pub trait Memory {
     fn load(&self, offset: u64) -> Option<u64>;
     /// `length` published bytes at `offset`.
     fn bytes(&self, offset: u64, length: usize) -> Option<&[u8]>;
+    /// Published bytes at `offset` whose length the first `head` of them tell.
+    fn sized(
+        &self,
+        offset: u64,
+        head: usize,
+        length: impl Fn(&[u8]) -> Option<usize>,
+    ) -> Option<&[u8]> {
+        self.bytes(offset, length(self.bytes(offset, head)?)?)
+    }
 }
 
 /// Memory that the one writer fills.
@@ -43,6 +52,7 @@ pub fn as_bytes<T: Plain>(value: &T) -> &[u8] {
 }
 
 /// A plain value read from published bytes; `None` where they are too few or unaligned.
+#[inline]
 pub fn from_bytes<T: Plain>(bytes: &[u8]) -> Option<&T> {
     let pointer = bytes.as_ptr().cast::<T>();
     // SAFETY: length and alignment are checked, and any bits are a valid T.
@@ -66,6 +76,7 @@ impl Mapping {
         Mapping { base, length }
     }
 
+    #[inline]
     fn place(&self, offset: u64, length: u64) -> Option<*const u8> {
         let end = offset.checked_add(length)?;
         // SAFETY: the offset lies inside the mapping.
@@ -161,6 +172,7 @@ pub trait Segments {
 pub struct Segmented<S>(pub S);
 
 impl<S: Segments> Segmented<S> {
+    #[inline]
     fn locate(&self, offset: u64) -> Option<(Mapping, u64)> {
         let index = segment_of(offset);
         Some((self.0.segment(index)?, offset - segment_start(index)))
@@ -178,6 +190,17 @@ impl<S: Segments> Memory for Segmented<S> {
     fn bytes(&self, offset: u64, length: usize) -> Option<&[u8]> {
         let (mapping, within) = self.locate(offset)?;
         mapping.bytes(within, length)
+    }
+
+    #[inline]
+    fn sized(
+        &self,
+        offset: u64,
+        head: usize,
+        length: impl Fn(&[u8]) -> Option<usize>,
+    ) -> Option<&[u8]> {
+        let (mapping, within) = self.locate(offset)?;
+        mapping.bytes(within, length(mapping.bytes(within, head)?)?)
     }
 }
 

@@ -13,6 +13,11 @@ use core::ffi::CStr;
 /// How many slots a look-up tries; the writer grows the index long before.
 pub const PROBES: u64 = 256;
 
+/// Length of the plain fixed part of a record, from its head to where the path begins.
+const FIXED: usize = (record::PATH - record::HEAD) as usize;
+/// Where the attributes lie in that part.
+const ATTRIBUTES: usize = (record::ATTRIBUTES - record::HEAD) as usize;
+
 /// A catalog in some memory.
 pub struct Reader<M> {
     memory: M,
@@ -121,6 +126,7 @@ impl<M: Memory> Reader<M> {
     }
 
     /// A word of the header; 0 where there is none.
+    #[inline]
     pub fn word(&self, at: u64) -> u64 {
         self.memory.load(at).unwrap_or(0)
     }
@@ -156,6 +162,7 @@ impl<M: Memory> Reader<M> {
         self.find(path).filter(Record::is_live)
     }
 
+    #[inline]
     fn find_hashed(&self, path: &[u8], hash: u64) -> Option<Record<'_>> {
         self.probe(header::PATH_INDEX, hash, |offset| {
             let found = self.record(offset)?;
@@ -164,6 +171,7 @@ impl<M: Memory> Reader<M> {
     }
 
     /// Tries the slots of `hash` until `accept` takes a record's offset.
+    #[inline]
     fn probe<T>(&self, index: u64, hash: u64, accept: impl Fn(u64) -> Option<T>) -> Option<T> {
         let (offset, mask) = layout::index_place(self.memory.load(index)?)?;
         for step in 0..PROBES.min(mask + 1) {
@@ -182,23 +190,24 @@ impl<M: Memory> Reader<M> {
     }
 
     /// The record at `offset`, if its parts lie within their segment.
+    #[inline]
     pub fn record(&self, offset: u64) -> Option<Record<'_>> {
         let state = self.memory.load(offset.checked_add(record::STATE)?)?;
-        let fixed = (record::PATH - record::HEAD) as usize;
-        let fixed = self.memory.bytes(offset + record::HEAD, fixed)?;
-        let head: &layout::RecordHead = from_bytes(fixed)?;
-        let attributes = from_bytes(&fixed[(record::ATTRIBUTES - record::HEAD) as usize..])?;
-        let text = usize::from(head.path_length) + usize::from(head.link_length) + 2;
-        if head.path_length == 0 || record::PATH as usize + text > head.length as usize {
-            return None;
-        }
-        let text = self.memory.bytes(offset + record::PATH, text)?;
+        let whole = self.memory.sized(offset + record::HEAD, FIXED, |fixed| {
+            let head: &layout::RecordHead = from_bytes(fixed)?;
+            let text = usize::from(head.path_length) + usize::from(head.link_length) + 2;
+            let whole = FIXED + text;
+            let fits = record::HEAD as usize + whole <= head.length as usize;
+            (fits && head.path_length != 0).then_some(whole)
+        })?;
+        let head = from_bytes(whole)?;
+        let attributes = from_bytes(whole.get(ATTRIBUTES..)?)?;
         Some(Record {
             offset,
             state,
             head,
             attributes,
-            text,
+            text: &whole[FIXED..],
         })
     }
 

@@ -47,11 +47,14 @@ impl Engine {
         }
         let object = Object::Content(found.path.clone());
         let in_flight = self.flights.has(&object);
-        if !in_flight && (task.copies >= MOST_COPIES || !self.make_room(found.attributes.size)) {
+        if task.copies.0.as_ref() != Some(&found.path) {
+            task.copies = (Some(found.path.clone()), 0);
+        }
+        if !in_flight && (task.copies.1 >= MOST_COPIES || !self.make_room(found.attributes.size)) {
             self.writer.set_pass(found.offset);
             return Ok(Step::Done(Outcome::PassThrough));
         }
-        task.copies += 1;
+        task.copies.1 += 1;
         Ok(Step::Wait(object))
     }
 
@@ -128,6 +131,9 @@ impl Engine {
 
     /// Takes the bytes of `path`, under all names of the file, out of the store.
     pub(super) fn drop_content(&mut self, path: &[u8]) {
+        if let Some(inode) = self.store.inode_of(path) {
+            self.needs.remove(&inode);
+        }
         for name in self.store.names_of(path) {
             let live = self.writer.reader().live(name).map(|live| live.offset());
             if let Some(offset) = live {

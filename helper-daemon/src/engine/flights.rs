@@ -18,14 +18,6 @@ struct Flight {
     stale: bool,
 }
 
-/// What is left to do when an object has landed.
-pub(super) struct Landed {
-    /// Who waits for it.
-    pub(super) waiting: Vec<Token>,
-    /// Whether what landed may be believed.
-    pub(super) fresh: bool,
-}
-
 impl Flights {
     /// Lets `token` wait for `object`; `true` where nobody sent for it yet.
     pub(super) fn join(&mut self, object: &Object, token: Token) -> bool {
@@ -51,13 +43,9 @@ impl Flights {
         self.flying.get(object).is_some_and(|flight| !flight.stale)
     }
 
-    /// Ends a flight.
-    pub(super) fn land(&mut self, object: &Object) -> Landed {
-        let flight = self.flying.remove(object).unwrap_or_default();
-        Landed {
-            waiting: flight.waiting,
-            fresh: !flight.stale,
-        }
+    /// Ends a flight; returns who waits for it.
+    pub(super) fn land(&mut self, object: &Object) -> Vec<Token> {
+        self.flying.remove(object).unwrap_or_default().waiting
     }
 
     /// Notes that `path`, and all below it, changed.
@@ -85,9 +73,8 @@ mod tests {
         let mut flights = Flights::default();
         assert!(flights.join(&entry(b"/a"), 1));
         assert!(!flights.join(&entry(b"/a"), 2));
-        let landed = flights.land(&entry(b"/a"));
-        assert_eq!(landed.waiting, [1, 2]);
-        assert!(landed.fresh);
+        assert!(flights.is_fresh(&entry(b"/a")));
+        assert_eq!(flights.land(&entry(b"/a")), [1, 2]);
         assert!(flights.join(&entry(b"/a"), 3));
     }
 
@@ -104,9 +91,9 @@ mod tests {
             flights.join(object, 1);
         }
         flights.disturb(b"/a/b");
-        assert!(!flights.land(&entry(b"/a/b")).fresh);
-        assert!(!flights.land(&entry(b"/a/b/c")).fresh);
-        assert!(!flights.land(&directory).fresh);
-        assert!(flights.land(&entry(b"/a/x")).fresh);
+        assert!(!flights.is_fresh(&entry(b"/a/b")));
+        assert!(!flights.is_fresh(&entry(b"/a/b/c")));
+        assert!(!flights.is_fresh(&directory));
+        assert!(flights.is_fresh(&entry(b"/a/x")));
     }
 }

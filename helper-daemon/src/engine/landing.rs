@@ -77,7 +77,7 @@ impl Engine {
     }
 
     fn wake(&mut self, object: &Object) {
-        let waiting: Vec<Token> = self.flights.land(object).waiting;
+        let waiting: Vec<Token> = self.flights.land(object);
         for token in waiting {
             self.advance(token);
         }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod change;
+mod closure;
 mod content;
 mod flights;
 mod known;
@@ -17,6 +18,7 @@ mod resolve;
 mod scope;
 mod tally;
 
+use crate::elf::Needs;
 use crate::origin::OriginPath;
 use crate::origin::work::Origin;
 use crate::store::Store;
@@ -28,6 +30,7 @@ use copper_core::request::{Operation, Outcome};
 use flights::Flights;
 use scope::Covered;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 use tally::Tally;
 
@@ -70,8 +73,8 @@ struct Task {
     goal: Goal,
     /// How often it has waited, so that a tree that changes all the time cannot hold it for ever.
     waits: u32,
-    /// How often it has waited for the bytes of a file.
-    copies: u32,
+    /// The file whose bytes it waited for last, and how often.
+    copies: (Option<OriginPath>, u32),
 }
 
 /// More than any walk needs: a path has at most 2,048 components, and 40 links.
@@ -119,6 +122,8 @@ pub(crate) struct Engine {
     written: HashMap<OriginPath, Option<Instant>>,
     /// The names of files that have several, by device and inode.
     linked: HashMap<(u64, u64), Vec<OriginPath>>,
+    /// What the stored libraries need, by store inode.
+    needs: HashMap<u64, Option<Arc<Needs>>>,
     tally: Tally,
     /// The catalog has no room: nothing new is learnt.
     full: bool,
@@ -146,6 +151,7 @@ impl Engine {
             complete: HashSet::new(),
             written: HashMap::new(),
             linked: HashMap::new(),
+            needs: HashMap::new(),
             tally: Tally::default(),
             full: false,
         }
@@ -180,7 +186,7 @@ impl Engine {
         let task = Task {
             goal,
             waits: 0,
-            copies: 0,
+            copies: (None, 0),
         };
         self.tasks.insert(token, task);
         self.advance(token);
@@ -258,7 +264,7 @@ impl Engine {
             }
             Goal::Closure(path) => {
                 let path = path.clone();
-                self.content(&path, task)
+                self.closure(&path, task)
             }
             Goal::Changed(_) => self.settle(token, task),
         }

@@ -3,8 +3,11 @@
 
 use crate::runtime::{check_private, own_name, own_uid};
 use anyhow::{Context, Result, bail};
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{
+    CWD, FlockOperation, Mode, OFlags, RenameFlags, StatVfsMountFlags, flock, renameat_with,
+};
 use std::fs::{self, DirBuilder};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -13,8 +16,19 @@ const TMPFS: u64 = 0x0102_1994;
 /// Less free memory than this is of no use.
 const LEAST: u64 = 16 << 20;
 
-/// Chooses and makes the store's directory; returns it with the memory budget in bytes.
-pub(crate) fn choose(asked: Option<&Path>, budget: Option<u64>) -> Result<(PathBuf, u64)> {
+/// The store's directory, locked as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// The directory, private and empty.
+    pub(crate) root: PathBuf,
+    /// How much memory the store may take, in bytes.
+    pub(crate) budget: u64,
+    #[expect(dead_code, reason = "held, never read")]
+    lock: OwnedFd,
+}
+
+/// Chooses and makes the store's directory.
+pub(crate) fn choose(asked: Option<&Path>, budget: Option<u64>) -> Result<Place> {
     let candidates = match asked {
         Some(directory) => vec![directory.to_owned()],
         None => usual_places(),
@@ -24,7 +38,10 @@ pub(crate) fn choose(asked: Option<&Path>, budget: Option<u64>) -> Result<(PathB
         match free_space(directory) {
             Ok(free) => {
                 let budget = budget.unwrap_or_else(|| default_budget(free)).min(free);
-                return Ok((make_root(directory)?, budget));
+                return Ok(Place {
+                    budget,
+                    ..make_root(directory)?
+                });
             }
             Err(refusal) => refusals.push(format!("{refusal:#}")),
         }
@@ -83,17 +100,46 @@ fn memory_available(text: &str) -> Option<u64> {
     Some(kilobytes << 10)
 }
 
-fn make_root(directory: &Path) -> Result<PathBuf> {
-    let root = directory.join(own_name());
-    if fs::symlink_metadata(&root).is_ok() {
-        clean_up(&root)?;
-    }
+/// Makes the store's directory, locked; one that a living helper (with another runtime directory)
+/// uses is left to it.
+fn make_root(directory: &Path) -> Result<Place> {
+    let mut own = own_name().into_os_string();
+    own.push(format!("-{}", std::process::id()));
+    let own = directory.join(own);
+    clean_up(&own)?;
     DirBuilder::new()
         .mode(0o700)
-        .create(&root)
-        .with_context(|| format!("cannot make the store {}", root.display()))?;
-    check_private(&root)?;
-    Ok(root)
+        .create(&own)
+        .with_context(|| format!("cannot make the store {}", own.display()))?;
+    check_private(&own)?;
+    let lock = open_directory(&own).context("cannot open the store")?;
+    flock(&lock, FlockOperation::NonBlockingLockShared).context("cannot lock the store")?;
+    let usual = directory.join(own_name());
+    if let Err(error) = clean_up(&usual) {
+        let _ = fs::remove_dir(&own);
+        return Err(error);
+    }
+    // It takes the usual name locked, so that nobody can think it abandoned.
+    let renamed = renameat_with(CWD, &own, CWD, &usual, RenameFlags::NOREPLACE);
+    Ok(Place {
+        root: if renamed.is_ok() { usual } else { own },
+        budget: 0,
+        lock,
+    })
+}
+
+fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// Locks a store that nobody uses; `None` where a living helper does.
+fn lock_abandoned(root: &Path) -> Option<OwnedFd> {
+    let lock = open_directory(root).ok()?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+    let (locked, named) = (rustix::fs::fstat(&lock), rustix::fs::lstat(root));
+    matches!((locked, named), (Ok(locked), Ok(named)) if locked.st_ino == named.st_ino)
+        .then_some(lock)
 }
 
 /// Removes a store that a dead helper left, if it is one of this user's.
@@ -110,6 +156,9 @@ pub(crate) fn clean_up(root: &Path) -> Result<()> {
             root.display()
         );
     }
+    let Some(_lock) = lock_abandoned(root) else {
+        return Ok(());
+    };
     fs::remove_dir_all(root).with_context(|| format!("cannot remove {}", root.display()))
 }
 
@@ -121,6 +170,24 @@ mod tests {
     fn what_is_no_tmpfs_is_refused_with_advice() {
         let refusal = choose(Some(Path::new("/proc")), None).expect_err("no tmpfs");
         assert!(format!("{refusal:#}").contains("give --store DIR"));
+    }
+
+    #[test]
+    fn a_store_in_use_is_left_to_its_helper() {
+        let base = std::env::temp_dir().join(format!("copper-place-{}", std::process::id()));
+        fs::create_dir(&base).expect("temporary directory");
+        let first = make_root(&base).expect("made");
+        let second = make_root(&base).expect("made beside it");
+        assert_ne!(first.root, second.root);
+        clean_up(&first.root).expect("left alone");
+        assert!(first.root.exists());
+        let left = first.root.clone();
+        drop((first, second));
+        fs::write(left.join("leftover"), "x").expect("writable");
+        let third = make_root(&base).expect("cleaned and made again");
+        assert_eq!(third.root, left);
+        assert!(!left.join("leftover").exists());
+        fs::remove_dir_all(&base).expect("ours");
     }
 
     #[test]

@@ -1,1 +1,5 @@
-//! Runs the cooperative tree on a virtual clock.
+//! Runs the cooperative tree's state machine on a virtual clock: small jobs under faults, to see that
+//! it keeps its promises, and large ones in a model of a machine, to see how it scales.
+
+pub mod faults;
+pub mod queue;
