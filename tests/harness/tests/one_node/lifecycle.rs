@@ -236,6 +236,32 @@ fn start_twice_gives_one_helper() {
     );
 }
 
+/// Two jobs of one user on a node, each with a helper.
+#[test]
+fn two_helpers_of_one_user_do_not_meet() {
+    let (mut one, mut other) = (Place::started(), Place::started());
+    assert_ne!(one.session.helper(), other.session.helper());
+    let plain = one.read_all(Way::Plain);
+    one.read_all(Way::Covered)
+        .must_equal(&plain, "the first job's run");
+    let (kept, store) = (fs_bytes(&one.store()), other.store());
+    let plain = other.read_all(Way::Plain);
+    other
+        .read_all(Way::Covered)
+        .must_equal(&plain, "the second job's run");
+    other.session.stop().unwrap();
+    other.must_be_clean(&store);
+    assert_eq!(
+        fs_bytes(&one.store()),
+        kept,
+        "the other helper's end touched this one's store"
+    );
+    assert_eq!(one.session.status_number(["cached", "files"]), 20);
+    one.read_all(Way::Covered);
+    assert_eq!(one.session.status_number(["origin", "opens"]), 20);
+    one.session.stop().unwrap();
+}
+
 #[test]
 fn commands_without_a_helper_say_so() {
     let place = Place::prepare();

@@ -3,6 +3,7 @@
 
 mod changes;
 mod escapes;
+mod faults;
 mod fixture;
 mod lifecycle;
 mod random_trees;
