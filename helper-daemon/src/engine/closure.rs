@@ -162,6 +162,8 @@ impl Engine {
     ) -> Part<()> {
         for directory in directories {
             if !self.mirror_search_directory(directory)? {
+                let gone = mirror_name(&known::join(directory, name))?;
+                self.store.remove_from_mirror(&gone);
                 continue;
             }
             for variant in self.variants(directory)? {
@@ -184,7 +186,10 @@ impl Engine {
     ) -> Part<bool> {
         let found = match self.walk(&native, true) {
             Walked::Found(found) => found,
-            Walked::Absent(_) => return Ok(false),
+            Walked::Absent(_) => {
+                self.store.remove_from_mirror(&mirror_name(&native)?);
+                return Ok(false);
+            }
             Walked::Unknown(at, at_end) => return Err(Halt::Step(self.learn(at, at_end))),
             Walked::Outside | Walked::PassThrough(_) => return Err(pass_through()),
         };
