@@ -44,21 +44,15 @@ impl Engine {
             }
             Landing::Looked(id, object, looked) => self.looked(id, object, looked),
             Landing::Extent(id, extent, read) => self.extent_landed(id, extent, read),
-            Landing::Quiet(path, quiet) => {
-                if quiet {
-                    self.written.remove(&path);
-                    self.forget(&path);
-                }
-                self.wake(&Wanted::Quiet(path));
-            }
-            Landing::Canonical(token, paths) => {
-                self.canonical_landed(token, &paths);
+            Landing::Quiet(path, opening, quiet) => self.quiet_landed(path, opening, quiet),
+            Landing::Canonical(token, found) => {
+                self.canonical_landed(token, found);
                 self.wake(&Wanted::Canonical(token));
             }
         }
     }
 
-    fn wake(&mut self, wanted: &Wanted) {
+    pub(super) fn wake(&mut self, wanted: &Wanted) {
         for token in self.waiting.remove(wanted).unwrap_or_default() {
             self.advance(token);
         }
