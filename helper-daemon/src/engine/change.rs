@@ -76,7 +76,7 @@ impl Engine {
                 self.forget_named(kind, &tidied);
             }
             let [target, beside] = known;
-            self.apply(kind, beside, target);
+            self.apply(kind, beside, target, None);
         }
         Change {
             kind,
@@ -133,7 +133,8 @@ impl Engine {
             if let Some((watch, target)) = canonical.watch.zip(canonical.target.clone()) {
                 self.written.note_watch(watch, target);
             }
-            self.apply(kind, canonical.beside, canonical.target);
+            self.forget_names(canonical.identity);
+            self.apply(kind, canonical.beside, canonical.target, canonical.identity);
         }
         let touched = self.touched.clone();
         if let Some(Goal::Changed(change)) = self.tasks.get_mut(&token).map(|task| &mut task.goal) {
@@ -150,7 +151,13 @@ impl Engine {
     }
 
     /// Applies a change to a path, and to where it leads if it is a link.
-    fn apply(&mut self, kind: ChangeKind, path: Option<OriginPath>, target: Option<OriginPath>) {
+    fn apply(
+        &mut self,
+        kind: ChangeKind,
+        path: Option<OriginPath>,
+        target: Option<OriginPath>,
+        identity: Option<(u64, u64)>,
+    ) {
         if let Some(path) = path {
             self.forget_named(kind, &path);
         }
@@ -160,7 +167,7 @@ impl Engine {
             if self.writer.publish(&target, What::Pass).is_err() {
                 self.note_full();
             }
-            self.written.mark(target);
+            self.written.mark(target, identity);
         }
     }
 
@@ -179,14 +186,16 @@ impl Engine {
         }
         self.drop_content(path);
         self.retire_here(path);
-        let names = match self.linked.remove(&(was.device, was.inode)) {
-            Some(names) if was.is_regular() => names,
-            _ => return,
-        };
-        for name in names.iter().filter(|name| *name != path) {
-            self.touched.push(name.clone());
-            self.drop_content(name);
-            self.retire_here(name);
+        self.forget_names(was.is_regular().then_some((was.device, was.inode)));
+    }
+
+    /// Forgets all names of a file that has several.
+    pub(super) fn forget_names(&mut self, identity: Option<(u64, u64)>) {
+        let names = identity.and_then(|identity| self.linked.remove(&identity));
+        for name in names.into_iter().flatten() {
+            self.drop_content(&name);
+            self.retire_here(&name);
+            self.touched.push(name);
         }
     }
 

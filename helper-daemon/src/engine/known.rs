@@ -20,6 +20,7 @@ impl Engine {
         self.before_publishing(path, said);
         let what = match said {
             _ if self.written.has(path) => What::Pass,
+            Said::Present(attributes, _) if self.written.has_file(attributes) => What::Pass,
             Said::Present(attributes, target) => What::Present(attributes, target),
             Said::Absent(errno) => What::Absent(*errno),
             Said::Refused(_) => What::Pass,

@@ -6,6 +6,7 @@
 
 use super::{Engine, Step, Wanted};
 use crate::origin::OriginPath;
+use copper_core::attributes::Attributes;
 use copper_core::catalog::writer::What;
 use copper_core::path::is_within;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags};
@@ -31,6 +32,8 @@ pub(super) struct Written {
 
 struct Mark {
     opening: u64,
+    /// Device and inode: the file may have other names.
+    identity: Option<(u64, u64)>,
     looked: Option<Instant>,
 }
 
@@ -54,11 +57,20 @@ impl Written {
         self.notifier.clone()
     }
 
-    /// Notes that `path` was opened for writing.
-    pub(super) fn mark(&mut self, path: OriginPath) {
+    /// Whether a file that was opened for writing has these attributes: another name of it.
+    pub(super) fn has_file(&self, attributes: &Attributes) -> bool {
+        let identity = Some((attributes.device, attributes.inode));
+        attributes.is_regular()
+            && attributes.links > 1
+            && self.marks.values().any(|mark| mark.identity == identity)
+    }
+
+    /// Notes that `path`, a file with this device and inode, was opened for writing.
+    pub(super) fn mark(&mut self, path: OriginPath, identity: Option<(u64, u64)>) {
         self.openings += 1;
         let mark = Mark {
             opening: self.openings,
+            identity,
             looked: None,
         };
         self.marks.insert(path, mark);
@@ -143,9 +155,10 @@ impl Engine {
     /// A file was looked at; `quiet` if it had no writer any more.
     pub(super) fn quiet_landed(&mut self, path: OriginPath, opening: u64, quiet: bool) {
         if quiet && self.written.opening(&path) == Some(opening) {
-            self.written.marks.remove(&path);
+            let mark = self.written.marks.remove(&path);
             self.written.unwatch(&path);
             self.forget(&path);
+            self.forget_names(mark.and_then(|mark| mark.identity));
         }
         self.wake(&Wanted::Quiet(path));
     }
@@ -169,8 +182,8 @@ impl Engine {
                     *watched = new.clone();
                 }
             }
-            self.written.marks.remove(&path);
-            self.written.mark(new);
+            let mark = self.written.marks.remove(&path);
+            self.written.mark(new, mark.and_then(|mark| mark.identity));
         }
     }
 }

@@ -4,11 +4,12 @@
 use super::copy::{Aside, Looked, Why, look};
 use super::pool::Pool;
 use super::snapshot::{Batches, Listed, NoListing, list};
-use super::{Counters, OriginPath, Said, entry, lease};
+use super::{Counters, OriginPath, Said, attributes_of, entry, lease};
 use copper_core::path::split_last;
 use copper_core::tree::{Object, RequestId};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::CWD;
 use rustix::fs::inotify::{self, WatchFlags};
 use std::ffi::OsStr;
 use std::ops::Range;
@@ -170,11 +171,11 @@ impl Origin {
         paths: Vec<OriginPath>,
         notifier: Option<Arc<OwnedFd>>,
     ) {
-        let report = self.reporter();
+        let (report, counters) = (self.reporter(), self.counters.clone());
         self.changes.submit(Box::new(move || {
             let found = paths
                 .iter()
-                .map(|path| Canonical::find(path, notifier.as_deref()));
+                .map(|path| Canonical::find(&counters, path, notifier.as_deref()));
             report(Landing::Canonical(number, found.collect()));
         }));
     }
@@ -186,12 +187,14 @@ pub(crate) struct Canonical {
     pub(crate) beside: Option<OriginPath>,
     /// Where it leads, if it leads anywhere.
     pub(crate) target: Option<OriginPath>,
+    /// Device and inode of the target, where it is to be watched.
+    pub(crate) identity: Option<(u64, u64)>,
     /// The watch that was set on the target.
     pub(crate) watch: Option<i32>,
 }
 
 impl Canonical {
-    fn find(path: &[u8], notifier: Option<&OwnedFd>) -> Canonical {
+    fn find(counters: &Counters, path: &[u8], notifier: Option<&OwnedFd>) -> Canonical {
         let (parent, name) = split_last(path);
         let beside = canonical(parent).map(|parent| join(&parent, name));
         let target = canonical(path);
@@ -201,7 +204,12 @@ impl Canonical {
                 let flags = WatchFlags::CLOSE_WRITE | WatchFlags::DONT_FOLLOW;
                 inotify::add_watch(notifier, target.as_slice(), flags).ok()
             });
+        let identity = notifier.zip(target.as_ref()).and_then(|(_, target)| {
+            let found = attributes_of(counters, CWD, target).ok()?;
+            Some((found.device, found.inode))
+        });
         Canonical {
+            identity,
             beside: beside.map(Into::into),
             target: target.map(Into::into),
             watch,

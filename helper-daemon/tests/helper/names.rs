@@ -235,6 +235,29 @@ fn a_file_that_is_being_written_is_left_to_the_origin_until_it_is_closed() {
 }
 
 #[test]
+fn another_name_of_a_file_that_is_being_written_is_left_to_the_origin_too() {
+    let stage = Stage::new();
+    let path = stage.write("one", b"old");
+    let other = stage.path("two");
+    fs::hard_link(&path, &other).expect("linked");
+    let helper = stage.start(&[]);
+    helper.ask(Operation::Content, &other);
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .expect("opened");
+    helper.ask(Operation::Writing, &path);
+    assert_eq!(helper.ask(Operation::Content, &other), Outcome::PassThrough);
+    file.write_all(b"er").expect("written");
+    drop(file);
+    wait_until("the other name is believed again", || {
+        helper.known(&other).is_none()
+    });
+    assert_eq!(helper.ask(Operation::Content, &other), Outcome::Known);
+    assert_eq!(fs::read(helper.stored(&other)).expect("stored"), b"older");
+}
+
+#[test]
 fn an_alarm_makes_the_helper_forget_everything() {
     let stage = Stage::new();
     let path = stage.write("data", b"x");
