@@ -72,6 +72,12 @@ impl Engine {
                     Some(Body::Long(opened)),
                 )
             }
+            // The file system is fuller than the budget: each try costs what was asked for longest
+            // ago, so there is an end to it.
+            Looked::Failed(Why::NoRoom) if self.evict_for(1) => {
+                self.ask_file(id, object);
+                return;
+            }
             Looked::Long(_) | Looked::Failed(Why::NoRoom) => (OriginReply::NoSpace, None),
             Looked::Gone => (absent(Errno::NOENT), Some(Body::NoFile)),
             Looked::Failed(Why::Origin(error)) => (error_reply(error), Some(Body::NoFile)),
