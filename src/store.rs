@@ -1,13 +1,47 @@
-//! Where a store file lies: the store mirrors the origin's tree below one directory on tmpfs, so
-//! that `$ORIGIN` in a library's search path finds its siblings there.
+//! Where a store file lies: under its own inode's number in [`FILES`], where a short path makes an
+//! `open` cheap. Libraries lie in [`MIRROR`] as well, a mirror of the origin's tree, so that `$ORIGIN` in
+//! their search path finds their siblings there; so do directories that somebody holds open.
 //!
 //! Files appear whole or not at all: the helper writes them under [`PARTIAL`] and renames them.
 #![forbid(unsafe_code)]
 
+use crate::location::decimal;
+use crate::path::{below, split_last};
+
 /// The directory of the mirror inside the store's directory.
 pub const MIRROR: &str = "tree";
+/// The directory, beside the mirror, where each stored file lies under its inode's number.
+pub const FILES: &str = "files";
 /// The directory, beside the mirror and on the same file system, where files are written.
 pub const PARTIAL: &str = "partial";
+
+/// The store's directory, from the root of its mirror.
+pub fn root_of(mirror: &[u8]) -> &[u8] {
+    split_last(mirror).0
+}
+
+/// Writes the path of the stored file `inode` into `out`, with a closing NUL, and returns its
+/// length without the NUL; `None` where it does not fit.
+pub fn file_path(mirror: &[u8], inode: u64, out: &mut [u8]) -> Option<usize> {
+    const DIGITS: usize = 20;
+    let root = root_of(mirror);
+    let start = root.len() + FILES.len() + 2;
+    let target = out.get_mut(..start + DIGITS + 1)?;
+    target[..root.len()].copy_from_slice(root);
+    target[root.len()] = b'/';
+    target[root.len() + 1..start - 1].copy_from_slice(FILES.as_bytes());
+    target[start - 1] = b'/';
+    let length = start + decimal(inode, &mut target[start..]);
+    target[length] = 0;
+    Some(length)
+}
+
+/// The inode that a path made by [`file_path`] names, also where the kernel calls it deleted.
+pub fn inode_of_file(mirror: &[u8], path: &[u8]) -> Option<u64> {
+    let name = below(path, root_of(mirror))?.strip_prefix(b"/files/")?;
+    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+    core::str::from_utf8(name).ok()?.parse().ok()
+}
 
 /// Writes the store's path of the origin path `path` into `out`, with a closing NUL, and returns
 /// its length without the NUL; `None` where it does not fit.
@@ -23,6 +57,18 @@ pub fn mirror_path(root: &[u8], path: &[u8], out: &mut [u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_paths_lead_back_to_their_inode() {
+        let mut out = [1; 64];
+        let length = file_path(b"/s/tree", 1234, &mut out).expect("fits");
+        assert_eq!(&out[..=length], b"/s/files/1234\0");
+        assert_eq!(inode_of_file(b"/s/tree", b"/s/files/1234"), Some(1234));
+        assert_eq!(inode_of_file(b"/s/tree", b"/s/files/7 (deleted)"), Some(7));
+        for other in ["/s/files", "/s/files/x", "/s/tree/7", "/other/files/7"] {
+            assert_eq!(inode_of_file(b"/s/tree", other.as_bytes()), None, "{other}");
+        }
+    }
 
     #[test]
     fn mirror_paths_are_closed_and_bounded() {

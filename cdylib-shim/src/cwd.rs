@@ -183,7 +183,7 @@ fn translate(answer: Answer, kernel: *mut c_char) -> *mut c_char {
 /// where it does not fit; `kernel` is null where the store's own name did not fit.
 #[cold]
 #[inline(never)]
-fn put_translated(session: &Session, answer: Answer, kernel: *mut c_char) -> *mut c_char {
+fn put_translated(session: &'static Session, answer: Answer, kernel: *mut c_char) -> *mut c_char {
     let null = core::ptr::null_mut();
     let mut stored = [0u8; PATH_MAX + 1];
     let mut named = [0u8; PATH_MAX + 1];

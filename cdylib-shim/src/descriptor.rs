@@ -17,6 +17,22 @@ pub(crate) fn record_of(session: &'static Session, descriptor: c_int) -> Option<
     session.catalog.by_store_inode(status.st_ino)
 }
 
+/// What the catalog says now of the file that `record` was made for; `None` where that was
+/// changed since and nothing newer is known, or it is another file that has the name now.
+pub(crate) fn latest(
+    session: &'static Session,
+    record: Record<'static>,
+) -> Option<Record<'static>> {
+    if record.is_live() {
+        return Some(record);
+    }
+    let then = record.attributes();
+    session.catalog.live(record.path()).filter(|now| {
+        let now = now.attributes();
+        (now.device, now.inode) == (then.device, then.inode)
+    })
+}
+
 /// Puts the origin's directory in the place of a directory in the store, under the same number.
 ///
 /// The store's directory holds only what was asked for; whoever lets the kernel list it needs

@@ -74,7 +74,7 @@ fn new_stream(found: &Found<'_>, record: Record<'_>, descriptor: c_int) -> *mut 
 /// The directory's record once its listing is known whole; asks the helper once.
 fn complete<'c>(session: &'static Session, record: Record<'c>) -> Option<Record<'c>> {
     let catalog = &session.catalog;
-    if catalog.is_complete(&record) {
+    if record.is_live() && catalog.is_complete(&record) {
         return Some(record);
     }
     if ask(session, Operation::Listing, record.path(), b"") != Reply::Known {

@@ -5,7 +5,7 @@ use crate::change::{
     tell_of,
 };
 use crate::original::{hooks, original};
-use crate::target::text;
+use crate::target::{is_bad_pointer, text};
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, dev_t, mode_t};
 
@@ -74,7 +74,7 @@ fn node_refusal(mode: mode_t, standing: Standing, last: Last) -> c_int {
 
 fn symlink_refusal(content: *const c_char, standing: Standing, last: Last) -> c_int {
     // SAFETY: libc's contract makes the text NUL-terminated.
-    if !content.is_null() && unsafe { *content } == 0 {
+    if !is_bad_pointer(content.cast()) && unsafe { *content } == 0 {
         return libc::ENOENT;
     }
     file_refusal(standing, last)

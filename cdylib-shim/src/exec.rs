@@ -8,6 +8,7 @@ use crate::original::{hooks, original};
 use crate::program::{is_script, takes_preload, with_program};
 use crate::scratch::with_scratch;
 use crate::session;
+use crate::stat::means_descriptor;
 use crate::sys::{self, call, fail, finish};
 use crate::target::proc_link;
 use copper_core::path::{NAME_MAX, PATH_MAX};
@@ -314,8 +315,7 @@ hooks! {
         environment: List,
         flags: c_int,
     ) -> c_int {
-        // SAFETY: libc's contract makes the path NUL-terminated where it is not null.
-        if flags & libc::AT_EMPTY_PATH != 0 && !path.is_null() && unsafe { *path } == 0 {
+        if means_descriptor(path, flags) {
             return start_descriptor(directory, environment, arguments, &|environment| original!(
                 fn execveat(
                     directory: c_int, path: *const c_char, arguments: List, environment: List,

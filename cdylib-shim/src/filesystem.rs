@@ -4,6 +4,7 @@
 use crate::descriptor::record_of;
 use crate::original::{hooks, original};
 use crate::session;
+use crate::stat::means_descriptor;
 use crate::sys::fail;
 use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Scope, with_target};
 use copper_core::catalog::resolve::Ending;
@@ -198,8 +199,7 @@ hooks! {
             ) -> c_int;
             or -1
         );
-        // SAFETY: libc's contract makes the path NUL-terminated where it is not null.
-        if flags & libc::AT_EMPTY_PATH != 0 && !path.is_null() && unsafe { *path == 0 } {
+        if means_descriptor(path, flags) {
             return on_store(directory, |path, _| kernel(AT_FDCWD, path))
                 .unwrap_or_else(|| kernel(directory, path));
         }

@@ -2,6 +2,7 @@
 
 use crate::change::{Last, Meaning, Standing, change, change_descriptor, unchangeable};
 use crate::original::{hooks, original};
+use crate::stat::means_descriptor;
 use core::ffi::{c_char, c_int, c_void};
 use libc::{
     AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, gid_t, mode_t, off_t, size_t, timespec, timeval,
@@ -126,15 +127,9 @@ path_hooks! {
     fn lremovexattr(path: *const c_char, name: *const c_char) as File: plainly;
 }
 
-/// Whether a call with these flags is about the descriptor itself.
-fn means_descriptor(path: *const c_char, flags: c_int) -> bool {
-    // SAFETY: libc's contract makes the path NUL-terminated where it is not null.
-    flags & AT_EMPTY_PATH != 0 && !path.is_null() && unsafe { *path == 0 }
-}
-
 /// The path of a file that an empty path may stand for.
 fn named(path: *const c_char, flags: c_int) -> *const c_char {
-    if means_descriptor(path, flags) {
+    if !path.is_null() && means_descriptor(path, flags) {
         c".".as_ptr()
     } else {
         path
@@ -171,7 +166,7 @@ hooks! {
             ) -> c_int;
             or -1
         );
-        if means_descriptor(path, flags) && directory != AT_FDCWD {
+        if !path.is_null() && means_descriptor(path, flags) && directory != AT_FDCWD {
             return change_descriptor(
                 directory, &|path| native(AT_FDCWD, path), &|| native(directory, path),
             );
@@ -194,7 +189,7 @@ hooks! {
             ) -> c_int;
             or -1
         );
-        if means_descriptor(path, flags) && directory != AT_FDCWD {
+        if !path.is_null() && means_descriptor(path, flags) && directory != AT_FDCWD {
             return change_descriptor(
                 directory, &|path| native(AT_FDCWD, path), &|| native(directory, path),
             );

@@ -10,6 +10,7 @@ use copper_core::catalog::reader::Reader;
 use copper_core::location;
 use copper_core::path::{self, Sieve};
 use copper_core::request;
+use copper_core::store;
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -103,6 +104,13 @@ pub(crate) fn known() -> Option<&'static Session> {
         UNTRIED => make(),
         _ => None,
     }
+}
+
+/// Looks for the helper while the environment is still what the process was given: `env -i` has
+/// cleared its own before it makes its first call about a file.
+#[ctor::ctor(unsafe)]
+fn at_load() {
+    known();
 }
 
 #[cold]
@@ -259,6 +267,15 @@ impl Session {
         self.prefixes[..self.prefixes_length]
             .iter()
             .any(|prefix| path::is_within(path, prefix))
+    }
+
+    /// The origin's name of what lies at `stored` in the store.
+    pub(crate) fn origin_of_stored<'p>(&'static self, stored: &'p [u8]) -> Option<&'p [u8]> {
+        if let Some(origin) = path::below(stored, self.mirror) {
+            return Some(origin);
+        }
+        let inode = store::inode_of_file(self.mirror, stored)?;
+        Some(self.catalog.by_store_inode(inode)?.path())
     }
 
     /// The runtime directory.

@@ -176,7 +176,7 @@ pub(crate) struct Place<'p> {
 
 /// Looks at an absolute path without empty or `.` components, followed by a NUL in memory.
 #[inline]
-fn classify<'p>(session: &Session, text: &'p [u8]) -> Option<Place<'p>> {
+fn classify<'p>(session: &'static Session, text: &'p [u8]) -> Option<Place<'p>> {
     if let Some(origin) = path::below(text, session.view) {
         let hidden = path::is_node_local(origin) && !session.covers(origin);
         return (!hidden).then(|| Place::new(Scope::View, origin, core::ptr::null()));
@@ -184,7 +184,13 @@ fn classify<'p>(session: &Session, text: &'p [u8]) -> Option<Place<'p>> {
     if session.covers(text) {
         return Some(Place::new(Scope::Prefix, text, core::ptr::null()));
     }
-    let origin = path::below(text, session.mirror)?;
+    in_store(session, text)
+}
+
+/// A path in the store that has come back from the kernel or from the loader.
+#[cold]
+fn in_store<'p>(session: &'static Session, text: &'p [u8]) -> Option<Place<'p>> {
+    let origin = session.origin_of_stored(text)?;
     let scope = if session.covers(origin) {
         Scope::Prefix
     } else {
@@ -525,7 +531,7 @@ pub(crate) fn proc_link(descriptor: c_int) -> Option<[u8; 32]> {
     let mut link = [0u8; 32];
     link[..START.len()].copy_from_slice(START);
     let number = u32::try_from(descriptor).ok()?;
-    copper_core::location::decimal(number, &mut link[START.len()..]);
+    copper_core::location::decimal(u64::from(number), &mut link[START.len()..]);
     Some(link)
 }
 

@@ -185,7 +185,7 @@ impl Started {
             };
             let writer = Writer::create(memory, &identity)?;
             let origin = Origin::new(service.threads.into()).context("cannot make an eventfd")?;
-            let engine = Engine::new(writer, store, origin, policy);
+            let engine = Engine::new(writer, store, origin, policy)?;
             let listener = listen(runtime)?;
             Ok((engine, catalog, alarm, listener))
         };
@@ -234,9 +234,7 @@ impl Started {
         tracing::info!(?end, "ending");
         server.stop_engine();
         runtime.clear();
-        if let Err(error) = fs::remove_dir_all(&self.store) {
-            tracing::warn!(%error, store = %self.store.display(), "the store was not removed");
-        }
+        remove_store(&self.store);
         drop(self.view);
         runtime.remove();
         if let Ok(End::Asked(token)) = end {
@@ -244,6 +242,19 @@ impl Started {
         }
         end.map(|_| ())
     }
+}
+
+/// Removes the store. A thread that still copies a file may put one more into it meanwhile.
+fn remove_store(root: &Path) {
+    const TRIES: usize = 100;
+    for _ in 0..TRIES {
+        match fs::remove_dir_all(root) {
+            Ok(()) => return,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => tracing::debug!(%error, "the store is not empty yet"),
+        }
+    }
+    tracing::warn!(store = %root.display(), "the store was not removed");
 }
 
 fn listen(runtime: &Runtime) -> Result<UnixListener> {

@@ -127,6 +127,7 @@ impl<'a> Server<'a> {
                 self.take_event(event.data.u64());
             }
             self.engine.take_landings();
+            self.engine.heed_time();
             self.send_replies();
             self.heed_deadlines();
             self.listen_again();
@@ -142,7 +143,11 @@ impl<'a> Server<'a> {
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let (first, _) = self.deadlines.first()?;
+        let client = self.deadlines.first().map(|(first, _)| *first);
+        let first = [client, self.engine.next_timeout()]
+            .into_iter()
+            .flatten()
+            .min()?;
         let wait = first.saturating_duration_since(Instant::now());
         Some(Timespec {
             tv_sec: wait.as_secs().min(3600) as i64,

@@ -6,9 +6,9 @@
 #![forbid(unsafe_code)]
 
 use super::resolve::Walked;
-use super::{Engine, Goal, Object, Step, Task, Token};
+use super::{Engine, Goal, Step, Task, Token, Wanted};
 use crate::origin::OriginPath;
-use copper_core::catalog::writer::{Full, What};
+use copper_core::catalog::writer::What;
 use copper_core::path::{PATH_MAX, is_within, split_last, tidy};
 use copper_core::request::Outcome;
 
@@ -18,6 +18,10 @@ pub(super) struct Change {
     kind: ChangeKind,
     /// Paths whose other names are still to be found out.
     open: Vec<OriginPath>,
+    /// Paths that were forgotten.
+    forgotten: Vec<OriginPath>,
+    /// Whether all nodes have been told.
+    told: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +82,12 @@ impl Engine {
                 self.apply(kind, &tidied);
             }
         }
-        Change { kind, open }
+        Change {
+            kind,
+            open,
+            forgotten: self.touched.clone(),
+            told: false,
+        }
     }
 
     /// `path` with its directory freed of links, if the catalog knows the directory.
@@ -90,14 +99,17 @@ impl Engine {
         }
     }
 
-    pub(super) fn settle(&mut self, token: Token, task: &mut Task) -> Result<Step, Full> {
-        let Goal::Changed(change) = &task.goal else {
-            return Ok(Step::Done(Outcome::Refused));
+    pub(super) fn settle(&mut self, token: Token, task: &mut Task) -> Step {
+        let Goal::Changed(change) = &mut task.goal else {
+            return Step::Done(Outcome::Refused);
         };
-        if self.full || change.open.is_empty() || task.waits > 0 {
-            return Ok(Step::Done(Outcome::Known));
+        if !change.open.is_empty() {
+            return Step::Wait(Wanted::Canonical(token));
         }
-        Ok(Step::Wait(Object::Canonical(token)))
+        if !std::mem::replace(&mut change.told, true) {
+            return Step::Wait(Wanted::Settled(std::mem::take(&mut change.forgotten)));
+        }
+        Step::Done(Outcome::Known)
     }
 
     pub(super) fn ask_canonical(&mut self, token: Token) {
@@ -110,12 +122,19 @@ impl Engine {
 
     /// The other names of changed paths have been found out.
     pub(super) fn canonical_landed(&mut self, token: Token, paths: &[Vec<u8>]) {
-        let kind = match self.tasks.get(&token).map(|task| &task.goal) {
-            Some(Goal::Changed(change)) => change.kind,
+        let kind = match self.tasks.get_mut(&token).map(|task| &mut task.goal) {
+            Some(Goal::Changed(change)) => {
+                change.open.clear();
+                change.kind
+            }
             _ => ChangeKind::Changed,
         };
         for path in paths {
             self.apply(kind, &path.as_slice().into());
+        }
+        let touched = self.touched.clone();
+        if let Some(Goal::Changed(change)) = self.tasks.get_mut(&token).map(|task| &mut task.goal) {
+            change.forgotten.extend(touched);
         }
     }
 
@@ -152,10 +171,9 @@ impl Engine {
 
     /// Forgets a path, its other names, its directory, and what lay below it if it was one.
     pub(super) fn forget(&mut self, path: &OriginPath) {
-        self.flights.disturb(path);
-        let reader = self.writer.reader();
-        let Some(old) = reader.find(path) else {
-            self.retire(path);
+        self.touched.push(path.clone());
+        let Some(old) = self.writer.reader().find(path) else {
+            self.retire_here(path);
             return;
         };
         let was = *old.attributes();
@@ -165,20 +183,20 @@ impl Engine {
             return;
         }
         self.drop_content(path);
-        self.retire(path);
+        self.retire_here(path);
         let names = match self.linked.remove(&(was.device, was.inode)) {
             Some(names) if was.is_regular() => names,
             _ => return,
         };
         for name in names.iter().filter(|name| *name != path) {
-            self.flights.disturb(name);
+            self.touched.push(name.clone());
             self.drop_content(name);
-            self.retire(name);
+            self.retire_here(name);
         }
     }
 
     /// Lets the catalog forget one path and its directory.
-    pub(super) fn retire(&mut self, path: &[u8]) {
+    pub(super) fn retire_here(&mut self, path: &[u8]) {
         self.complete.remove(path);
         self.complete.remove(split_last(path).0);
         self.writer.retire(path);
@@ -186,7 +204,7 @@ impl Engine {
 
     /// Forgets a path and all below it.
     pub(super) fn forget_below(&mut self, path: &[u8]) {
-        self.flights.disturb(path);
+        self.touched.push(path.into());
         self.drop_content(path);
         self.complete.remove(split_last(path).0);
         self.complete

@@ -9,12 +9,14 @@
 #![forbid(unsafe_code)]
 
 use super::resolve::Walked;
-use super::{Engine, Object, Step, Task, known};
+use super::resolve::wait_for;
+use super::{Engine, Step, Task, known};
 use crate::elf::{self, Needs};
 use crate::origin::OriginPath;
 use copper_core::catalog::writer::Full;
 use copper_core::path::{PATH_MAX, split_last};
 use copper_core::request::Outcome;
+use copper_core::tree::Kind;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -102,14 +104,14 @@ impl Engine {
         let Some(inode) = self.store.inode_of(&found.path) else {
             return Ok(None);
         };
-        if let Err(error) = self.store.add_name(mirrored, inode) {
+        if let Err(error) = self.store.mirror_file(mirrored, inode) {
             tracing::warn!(%error, path = %mirrored.escape_ascii(), "no name for the loader");
             return Err(pass_through());
         }
         if let Some(needs) = self.needs.get(&inode) {
             return Ok(needs.clone());
         }
-        let needs = self.store.open(&found.path).ok();
+        let needs = self.store.open(inode).ok();
         let needs = needs.and_then(|file| elf::needs(&file)).map(Arc::new);
         if self.needs.len() > MOST_LIBRARIES {
             self.needs.clear();
@@ -233,7 +235,7 @@ impl Engine {
             if self.full || self.by_name.contains(&found.path) {
                 return Err(pass_through());
             }
-            return Err(Halt::Step(Step::Wait(Object::Directory(found.path))));
+            return Err(Halt::Step(wait_for(Kind::Directory, &found.path)));
         };
         let names: Vec<Vec<u8>> = listing
             .iter()

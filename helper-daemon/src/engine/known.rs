@@ -27,7 +27,7 @@ impl Engine {
             _ if self.written.contains_key(path) => What::Pass,
             Said::Present(attributes, target) => What::Present(attributes, target),
             Said::Absent(errno) => What::Absent(*errno),
-            Said::Nothing => What::Pass,
+            Said::Refused(_) => What::Pass,
         };
         self.writer.publish(path, what)
     }

@@ -1,30 +1,45 @@
 //! The jobs that the event loop hands to the threads, and what comes back from them.
 #![forbid(unsafe_code)]
 
-use super::copy::{Copied, copy};
+use super::copy::{Aside, Looked, Why, look};
 use super::pool::Pool;
 use super::snapshot::{Batches, Listed, NoListing, list};
 use super::{Counters, OriginPath, Said, entry, lease};
+use copper_core::tree::{Object, RequestId};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What came back from the origin.
+/// What came back from the origin, with the tree's name for the request where there is one.
 pub(crate) enum Landing {
     /// What it said of one path.
-    Entry(OriginPath, Said),
+    Entry(RequestId, Object, Said),
     /// A directory's listing; the attributes are still to be asked for.
-    Listed(OriginPath, Result<Listed, NoListing>),
+    Listed(RequestId, Object, Result<Listed, NoListing>),
     /// The attributes of a listing's names, by position.
-    Directory(OriginPath, Arc<Batches>, Vec<(usize, Said)>),
-    /// A file's bytes; the room that was made for them.
-    Content(OriginPath, u64, Copied),
+    Directory(RequestId, Object, Arc<Batches>, Vec<(usize, Said)>),
+    /// A first look at a file's bytes.
+    Looked(RequestId, Object, Looked),
+    /// An extent of a file.
+    Extent(RequestId, Extent, Result<(), Why>),
     /// Whether the file has no writer.
     Quiet(OriginPath, bool),
-    /// Under which paths, free of links, the path that a client named may be known.
+    /// Under which paths, free of links, the paths that a client changed may be known.
     Canonical(u64, Vec<Vec<u8>>),
+}
+
+/// An extent of a file that is being copied.
+#[derive(Clone, Debug)]
+pub(crate) struct Extent {
+    /// The file.
+    pub(crate) aside: Arc<Aside>,
+    /// Which bytes.
+    pub(crate) bytes: Range<u64>,
+    /// How often it has been tried.
+    pub(crate) tries: u32,
 }
 
 /// The origin, as the event loop sees it.
@@ -86,38 +101,52 @@ impl Origin {
     }
 
     /// Asks what one path is.
-    pub(crate) fn ask_entry(&mut self, path: OriginPath) {
+    pub(crate) fn ask_entry(&mut self, id: RequestId, object: Object) {
         self.read(move |counters| {
-            let said = entry::fetch(counters, &path);
-            Some(Landing::Entry(path, said))
+            let said = entry::fetch(counters, object.path());
+            Some(Landing::Entry(id, object, said))
         });
     }
 
     /// Asks for the names in a directory, if they are no more than `limit`.
-    pub(crate) fn ask_listing(&mut self, path: OriginPath, limit: usize) {
+    pub(crate) fn ask_listing(&mut self, id: RequestId, object: Object, limit: usize) {
         self.read(move |counters| {
-            let listed = list(counters, &path, limit);
-            Some(Landing::Listed(path, listed))
+            let listed = list(counters, object.path(), limit);
+            Some(Landing::Listed(id, object, listed))
         });
     }
 
     /// Asks for the attributes of the names at the positions `wanted` of a listing.
-    pub(crate) fn ask_names(&mut self, path: OriginPath, listed: Listed, wanted: Vec<usize>) {
+    pub(crate) fn ask_names(
+        &mut self,
+        id: RequestId,
+        object: &Object,
+        listed: Listed,
+        wanted: Vec<usize>,
+    ) {
         let (batches, ranges) = Batches::divide(listed, wanted, self.readers.limit());
         for range in ranges {
-            let (batches, path) = (batches.clone(), path.clone());
+            let (batches, object) = (batches.clone(), object.clone());
             self.read(move |counters| {
                 let said = batches.run(counters, range)?;
-                Some(Landing::Directory(path, batches, said))
+                Some(Landing::Directory(id, object, batches, said))
             });
         }
     }
 
-    /// Asks for a file's bytes, to be written to `target`, where `room` bytes were made for them.
-    pub(crate) fn ask_content(&mut self, path: OriginPath, target: PathBuf, room: u64) {
+    /// Asks for a file: for all of it, to be written to `target`, if it is no longer than `limit`.
+    pub(crate) fn ask_file(&mut self, id: RequestId, object: Object, target: PathBuf, limit: u64) {
         self.read(move |counters| {
-            let copied = copy(counters, &path, &target, room);
-            Some(Landing::Content(path, room, copied))
+            let looked = look(counters, object.path(), &target, limit);
+            Some(Landing::Looked(id, object, looked))
+        });
+    }
+
+    /// Asks for an extent of a file.
+    pub(crate) fn ask_extent(&mut self, id: RequestId, extent: Extent) {
+        self.read(move |counters| {
+            let read = extent.aside.read(counters, extent.bytes.clone());
+            Some(Landing::Extent(id, extent, read))
         });
     }
 

@@ -224,6 +224,24 @@ fn many_runs_at_once_start_one_helper() {
 }
 
 #[test]
+fn a_command_runs_also_where_the_helper_is_stuck() {
+    let stage = Stage::new();
+    let helper = stage.start(&[]);
+    let send = |signal: &str| {
+        let pid = helper.pid().to_string();
+        let sent = std::process::Command::new("kill")
+            .args([signal, &pid])
+            .status();
+        assert!(sent.expect("kill").success());
+    };
+    send("-STOP");
+    let run = stage.run(&["run", "--", "sh", "-c", "echo ran $COPPER_DISABLE"]);
+    send("-CONT");
+    assert_eq!(String::from_utf8_lossy(&run.stdout), "ran 1\n");
+    assert!(String::from_utf8_lossy(&run.stderr).contains("does not answer"));
+}
+
+#[test]
 fn env_prints_what_a_shell_can_read() {
     let stage = Stage::new();
     let helper = stage.start(&[]);

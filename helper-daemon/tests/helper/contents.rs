@@ -138,7 +138,7 @@ fn what_is_no_regular_file_is_left_to_the_origin_or_mirrored() {
         helper.ask(Operation::Content, &stage.path("d")),
         Outcome::Known
     );
-    let mirror = fs::metadata(helper.stored(&stage.path("d"))).expect("mirrored");
+    let mirror = fs::metadata(helper.mirrored(&stage.path("d"))).expect("mirrored");
     assert!(mirror.is_dir());
     assert_eq!(
         helper.content(&stage.path("d")),
@@ -184,12 +184,12 @@ fn a_library_is_stored_with_all_that_the_loader_will_search() {
     let helper = stage.start(&[]);
     let library = stage.path("pkg/two.so");
     assert_eq!(helper.ask(Operation::Closure, &library), Outcome::Known);
-    let searched = helper.stored(&stage.path("pkg/../libs/libone.so.1"));
+    let searched = helper.mirrored(&stage.path("pkg/../libs/libone.so.1"));
     let real = helper.stored(&stage.path("real/libone.so.1.2"));
     let (searched, real) = (fs::metadata(searched), fs::metadata(real));
     assert_eq!(searched.expect("stored").ino(), real.expect("stored").ino());
     let linked = std::process::Command::new("ldd")
-        .arg(helper.stored(&library))
+        .arg(helper.mirrored(&library))
         .output()
         .expect("ldd");
     let linked = String::from_utf8_lossy(&linked.stdout).into_owned();

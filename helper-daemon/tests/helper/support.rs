@@ -196,8 +196,19 @@ impl<'s> Helper<'s> {
             .map_or(Content::Unknown, |live| reader.content(&live))
     }
 
-    /// The store's file of a path.
+    /// The store's file of a path, by its number; what is not stored has a name that is not there.
     pub(crate) fn stored(&self, path: &Path) -> PathBuf {
+        let inode = match self.content(path) {
+            Content::Stored(inode) => inode,
+            _ => 0,
+        };
+        let mirror = self.mirrored(Path::new("/"));
+        let store = mirror.parent().expect("inside the store");
+        store.join("files").join(inode.to_string())
+    }
+
+    /// The name of a path in the store's mirror, where libraries and directories lie.
+    pub(crate) fn mirrored(&self, path: &Path) -> PathBuf {
         let reader = self.reader();
         let mirror = reader.strings().next().expect("a mirror").to_vec();
         let mirror = std::ffi::OsString::from(String::from_utf8(mirror).expect("plain"));
