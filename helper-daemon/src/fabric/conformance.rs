@@ -455,11 +455,21 @@ fn a_strangers_frames_are_counted_and_change_nothing() {
     let victim = group.transports[1].addresses().remove(0);
     let mut expected = 0;
     for length in [1, 63, 64, 65, 1000, 15_000] {
-        // As a helper's frame would begin, and then at random.
+        // At random, and with a header as a helper's is.
+        let header = [
+            [1, 0, 0, 0],
+            [0; 4],
+            [1, 0, 0, 0],
+            [0; 4],
+            [0; 4],
+            [0; 4],
+            [0, 0, 1, 0],
+        ];
         let mut frame = pattern(length);
-        for begin in [&[1, 0, 0, 0, 0, 0, 0, 0, 1][..], &[255]] {
-            let end = begin.len().min(length);
-            frame[..end].copy_from_slice(&begin[..end]);
+        for header in [[].as_slice(), header.as_flattened()] {
+            let end = (32 + header.len()).min(length);
+            let begin = end.min(32);
+            frame[begin..end].copy_from_slice(&header[..end - begin]);
             throw(&mut stranger, &mut group, &victim, &frame);
             expected += 1;
         }
