@@ -26,6 +26,17 @@ enum Command {
         #[arg(long)]
         threads: Option<usize>,
     },
+    /// Runs the recorded import at one size.
+    Import {
+        /// Nodes.
+        nodes: u32,
+        /// Trees.
+        #[arg(long, default_value_t = 8)]
+        trees: u16,
+        /// Fan-out.
+        #[arg(long, default_value_t = 8)]
+        fan_out: u32,
+    },
     /// Runs one seed again, and shrinks it if it fails.
     Replay {
         /// The seed.
@@ -41,6 +52,27 @@ fn main() -> ExitCode {
             threads,
         } => run_faults(from, count, threads),
         Command::Replay { seed } => replay(seed),
+        Command::Import {
+            nodes,
+            trees,
+            fan_out,
+        } => {
+            let workload = copper_simulator::workload::Workload::import();
+            let needs = workload.needs();
+            let job = copper_simulator::engine::Job {
+                topology: copper_core::tree::Topology::fitted(nodes, trees, fan_out)
+                    .expect("shape"),
+                machine: copper_simulator::machine::Machine::default(),
+                chunk: 1 << 20,
+                ranks: 12,
+                needs: &needs,
+                tail: workload.tail(),
+            };
+            let begin = std::time::Instant::now();
+            let out = copper_simulator::engine::run(&job);
+            println!("{} needs, {out:?}, {:?}", needs.len(), begin.elapsed());
+            ExitCode::SUCCESS
+        }
     }
 }
 
