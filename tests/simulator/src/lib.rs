@@ -4,5 +4,7 @@
 pub mod engine;
 pub mod faults;
 pub mod machine;
+pub mod peer_scheme;
 pub mod queue;
+pub mod scale;
 pub mod workload;

@@ -37,8 +37,6 @@ pub struct OriginRates {
     pub client: f64,
     /// Bytes per second that all clients read together.
     pub total: f64,
-    /// Bytes per second that all clients read of one file.
-    pub file: f64,
 }
 
 impl Default for Machine {
@@ -54,7 +52,6 @@ impl Default for Machine {
                 servers: 200,
                 client: 1.5e9,
                 total: 650e9,
-                file: 32e9,
             },
         }
     }
@@ -67,7 +64,6 @@ impl Machine {
         self.origin = OriginRates {
             client: 1e15,
             total: 1e15,
-            file: 1e15,
             ..self.origin
         };
         self
@@ -142,7 +138,6 @@ mod tests {
             servers: 2,
             client: 1e9,
             total: 2e9,
-            file: 1e9,
         };
         let mut origin = OriginQueue::new(rates);
         let done: Vec<u64> = (0..4).map(|_| origin.operations(0, 1)).collect();
