@@ -265,6 +265,16 @@ impl Session {
         self.prefixes.into_iter().take(self.prefixes_length)
     }
 
+    /// The view, as far as the sieve of the first word lets it through; empty where it does not.
+    #[inline]
+    pub(crate) fn view_for(&self, word: u64) -> &'static [u8] {
+        if self.sieves[0].passes(word) {
+            self.view
+        } else {
+            b""
+        }
+    }
+
     /// Whether `path` lies below a covered prefix.
     #[inline]
     pub(crate) fn covers(&self, path: &[u8]) -> bool {
