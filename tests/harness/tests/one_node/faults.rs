@@ -215,7 +215,7 @@ fn helper_absent() {
 }
 
 #[test]
-fn store_too_small_for_anything() {
+fn store_smaller_than_what_is_read() {
     let import = Import::prepare();
     let mount = import.scratch.path().join("small");
     fs::create_dir(&mount).unwrap();
@@ -230,10 +230,18 @@ fn store_too_small_for_anything() {
         .args(["-c", python::IMPORT]);
     run.env("PYTHONPATH", python::packages());
     python::settle(&mut run);
-    for size in ["256k", "4m", "30m"] {
+    for size in ["17m", "30m"] {
         let outcome = Outcome::of(&mut origin::with_tmpfs(&mount, size, &run));
         outcome.must_equal(&import.plain, &format!("the import with a store of {size}"));
     }
+    // Next to nothing is refused with advice, before the command runs.
+    let refused = Outcome::of(&mut origin::with_tmpfs(&mount, "1m", &run));
+    assert!(
+        refused.stdout.is_empty() && !refused.status.success(),
+        "{refused:?}"
+    );
+    let advice = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(advice.contains("--store"), "no advice in: {advice}");
 }
 
 /// Somebody else fills the tmpfs while the helper uses it.
@@ -249,14 +257,13 @@ fn store_filled_by_another() {
         .arg("--cover")
         .arg(python::packages())
         .arg("--store")
-        .arg(mount.join("store"));
+        .arg(&mount);
     run.args(["--", "sh", "-c", script])
         .env("SHARED", &mount)
         .env("IMPORT", python::IMPORT);
     run.env("PYTHON", python::interpreter())
         .env("PYTHONPATH", python::packages());
     python::settle(&mut run);
-    fs::create_dir(mount.join("store")).unwrap();
     let outcome = Outcome::of(&mut origin::with_tmpfs(&mount, "120m", &run));
     let mut twice = import.plain.clone();
     twice.stdout = twice.stdout.repeat(2);
