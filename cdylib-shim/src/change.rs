@@ -6,7 +6,7 @@
 //! [`crate::entries`], [`crate::modify`] and [`crate::temporary`].
 
 use crate::ask::tell;
-use crate::descriptor::record_of;
+use crate::descriptor::{record_of, scope_of};
 use crate::session::{self, Session};
 use crate::sys::{Descriptor, call, fail};
 use crate::target::{Outcome, Place, Scope, descriptor_path, resolve_place, text, with_place};
@@ -353,7 +353,7 @@ pub(crate) fn change_descriptor(
     if flags < 0 || flags & O_PATH as isize != 0 {
         return fail(libc::EBADF);
     }
-    if !session.covers(record.path()) {
+    if scope_of(session, descriptor, record.path()) == Scope::View {
         return fail(libc::EROFS);
     }
     let result = by_path(record.path_terminated().as_ptr());

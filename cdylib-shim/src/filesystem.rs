@@ -2,7 +2,7 @@
 //! so the origin gives them; only that a file is missing is answered from the catalog.
 
 use crate::change::with_route;
-use crate::descriptor::record_of;
+use crate::descriptor::{record_of, scope_of};
 use crate::original::{hooks, original};
 use crate::session;
 use crate::stat::means_descriptor;
@@ -63,7 +63,7 @@ fn on_path<R: Failure>(
 fn on_store<R>(descriptor: c_int, by_path: impl FnOnce(*const c_char, bool) -> R) -> Option<R> {
     let session = session::known()?;
     let record = record_of(session, descriptor)?;
-    let in_view = !session.covers(record.path());
+    let in_view = scope_of(session, descriptor, record.path()) == Scope::View;
     Some(by_path(record.path_terminated().as_ptr(), in_view))
 }
 
