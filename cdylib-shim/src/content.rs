@@ -7,11 +7,8 @@ use crate::target::Found;
 use copper_core::catalog::reader::Content;
 use copper_core::path::PATH_MAX;
 use copper_core::request::{Operation, Outcome as Reply};
-use copper_core::store;
+use copper_core::store::{self, FILE_PATH_MAX};
 use core::ffi::{CStr, c_int};
-
-/// Paths of files in the store are short: the store's directory and a number.
-const SHORT: usize = 512;
 
 /// Hands the store's path of a file or directory to `then`, or `None` where its bytes are to be
 /// had from the origin only.
@@ -24,15 +21,17 @@ pub(crate) fn with_stored<R>(
     let Some(inode) = stored_inode(found, operation) else {
         return then(None);
     };
-    let mirror = found.session.mirror;
     // Only the loader goes by the mirror's names; directories lie nowhere else.
     if operation == Operation::Content && !found.record.attributes().is_directory() {
-        let mut room = [0u8; SHORT];
-        let length = store::file_path(mirror, inode, &mut room);
-        return then(length.and_then(|length| terminated(&room, length)));
+        let mut room = [0u8; FILE_PATH_MAX];
+        let length = found.session.files.file_path(inode, &mut room);
+        // SAFETY: the path ends with the NUL behind it, and has no other: the store's directory is
+        // a path of the kernel's, the rest are digits.
+        let path = unsafe { CStr::from_bytes_with_nul_unchecked(&room[..=length]) };
+        return then(Some(path));
     }
     let mut room = [0u8; PATH_MAX + 1];
-    let length = store::mirror_path(mirror, found.record.path(), &mut room);
+    let length = store::mirror_path(found.session.mirror, found.record.path(), &mut room);
     then(length.and_then(|length| terminated(&room, length)))
 }
 

@@ -2,6 +2,7 @@
 //! and the kernel's answer is translated back; nothing is remembered here, since a vfork child
 //! shares all memory with its parent but not the working directory.
 
+use crate::access::grants;
 use crate::ask::ask;
 use crate::content::with_stored;
 use crate::descriptor::record_of;
@@ -66,6 +67,13 @@ hooks! {
 /// Moves into the store's mirror of a directory of the view, or where that cannot be into the
 /// origin's directory.
 fn enter_view(found: &Found<'_>) -> c_int {
+    let attributes = found.record.attributes();
+    match grants(found.session, attributes, libc::X_OK) {
+        Some(false) => return fail(libc::EACCES),
+        Some(true) => {}
+        None if is_searchable(found.record.path_terminated()) => {}
+        None => return fail(libc::EACCES),
+    }
     let entered = with_stored(found, Operation::Content, |stored| {
         let stored = stored?;
         match raw_chdir(stored) {
@@ -81,6 +89,14 @@ fn enter_view(found: &Found<'_>) -> c_int {
         Some(0) => 0,
         _ => kernel_chdir(found.record.path_terminated().as_ptr()),
     }
+}
+
+/// Whether the origin lets its directory be entered.
+fn is_searchable(path: &CStr) -> bool {
+    let (path, mode, flags) = (path.as_ptr(), libc::X_OK, libc::AT_EACCESS);
+    // SAFETY: the path is NUL-terminated.
+    let result = unsafe { call!(libc::SYS_faccessat2, AT_FDCWD, path, mode, flags) };
+    result != -(libc::EACCES as isize)
 }
 
 fn raw_chdir(path: &CStr) -> c_int {

@@ -199,12 +199,28 @@ fn pair(
     })
 }
 
+/// What the kernel says of a path before it looks anything up.
+fn name_error(path: *const c_char) -> Option<c_int> {
+    if is_bad_pointer(path.cast()) {
+        return Some(libc::EFAULT);
+    }
+    // SAFETY: libc's contract makes the path NUL-terminated.
+    let empty = unsafe { *path } == 0;
+    match text(path) {
+        Some(_) => None,
+        None if empty => Some(libc::ENOENT),
+        None => Some(libc::ENAMETOOLONG),
+    }
+}
+
 /// The error of the way to an end's directory, if it does not lead there.
 fn way_error(end: End, target: &Target<'_>) -> Option<c_int> {
     match target {
         Target::View(Standing::Fails(errno)) => Some(*errno),
         Target::View(_) => None,
-        Target::Writable { .. } => parent_error(end.directory, end.path),
+        Target::Writable { .. } => {
+            name_error(end.path).or_else(|| parent_error(end.directory, end.path))
+        }
     }
 }
 
@@ -257,6 +273,7 @@ fn link_refusal(from: (End, &Target<'_>), to: (End, &Target<'_>), flags: c_int) 
         Target::Writable {
             directory, path, ..
         } => match mode_of(*directory, *path, AT_SYMLINK_NOFOLLOW) {
+            _ if name_error(*path).is_some() => name_error(*path).unwrap_or(libc::ENOENT),
             Ok(_) => libc::EEXIST,
             Err(_) => parent_error(to.0.directory, to.0.path).unwrap_or(libc::EXDEV),
         },
@@ -270,8 +287,9 @@ fn link_source_error(end: End, flags: c_int) -> Option<c_int> {
     } else {
         0
     };
-    if text(end.path).is_none() && empty == 0 {
-        return Some(libc::ENOENT);
+    let error = name_error(end.path);
+    if error.is_some() && (empty == 0 || error != Some(libc::ENOENT)) {
+        return error;
     }
     mode_of(end.directory, end.path, empty | no_follow).err()
 }

@@ -2,7 +2,7 @@
 //! covered; candidates that the catalog knows to be missing are not tried.
 
 use crate::cwd::{Left, is_in_store, leave_store};
-use crate::descriptor::record_of;
+use crate::descriptor::{demote, record_of};
 use crate::environment::{List, brings_shim, strings, with_environment};
 use crate::original::{hooks, original};
 use crate::program::{is_script, takes_preload, with_program};
@@ -324,6 +324,8 @@ hooks! {
                 or -1
             ));
         }
+        // A script is told its path by way of the descriptor, and finds it there.
+        demote(directory);
         start(Start { directory, path, arguments, environment, flags })
     }
 }

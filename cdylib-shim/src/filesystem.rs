@@ -6,7 +6,7 @@ use crate::original::{hooks, original};
 use crate::session;
 use crate::stat::means_descriptor;
 use crate::sys::fail;
-use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Scope, with_target};
+use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Scope, text, with_place, with_target};
 use copper_core::catalog::resolve::Ending;
 use core::ffi::{c_char, c_int, c_long, c_void};
 use libc::{AT_FDCWD, size_t, ssize_t};
@@ -25,17 +25,26 @@ impl Failure for c_long {
 }
 
 /// Asks the origin about a path. The path of a file in the view leads there by itself. `in_view`
-/// says whether the answer is about the view.
+/// says whether the answer is about the view. That a file is missing is for the kernel to say
+/// too where it may say something else first (`sound` is false).
 fn on_path<R: Failure>(
     directory: c_int,
     path: *const c_char,
     ending: Ending,
+    sound: bool,
     kernel: impl FnOnce(c_int, *const c_char, bool) -> R,
 ) -> R {
     with_target(directory, path, ending, |outcome| {
         let (route, in_view) = match outcome {
             Outcome::Kernel(route) => (route, route.is_in_view()),
             Outcome::Found(found) => (found.route, found.scope == Scope::View),
+            Outcome::Absent { .. } if !sound => {
+                return with_place(directory, path, |place| {
+                    let (directory, path) =
+                        place.map_or((directory, path), |place| place.route().of(directory, path));
+                    kernel(directory, path, false)
+                });
+            }
             Outcome::Absent { errno, .. } => {
                 fail(errno);
                 return R::FAILED;
@@ -53,6 +62,12 @@ fn on_store<R>(descriptor: c_int, by_path: impl FnOnce(*const c_char, bool) -> R
     let record = record_of(session, descriptor)?;
     let in_view = !session.covers(record.path());
     Some(by_path(record.path_terminated().as_ptr(), in_view))
+}
+
+/// Whether this may be the name of an extended attribute; the kernel looks at that first.
+pub(crate) fn is_sound_name(name: *const c_char) -> bool {
+    const NAME_MAX: usize = 255;
+    text(name).is_some_and(|name| name.len() <= NAME_MAX)
 }
 
 /// Answers about file systems, which say whether they are read-only.
@@ -86,7 +101,7 @@ macro_rules! system_hooks {
     ($($name:ident $descriptor_name:ident($out:ty);)*) => {$(
         hooks! {
             fn $name(path: *const c_char, out: *mut $out) -> c_int {
-                on_path(AT_FDCWD, path, FOLLOW, |_, path, in_view| {
+                on_path(AT_FDCWD, path, FOLLOW, true, |_, path, in_view| {
                     let result = original!(
                         fn $name(path: *const c_char, out: *mut $out) -> c_int;
                         or -1
@@ -124,11 +139,11 @@ system_hooks! {
 macro_rules! path_hooks {
     ($(
         fn $name:ident $(or $descriptor_name:ident)? (path $(, $argument:ident: $kind:ty)*)
-            -> $result:ty, $ending:expr;
+            -> $result:ty, $ending:expr, $sound:expr;
     )*) => {$(
         hooks! {
             fn $name(path: *const c_char $(, $argument: $kind)*) -> $result {
-                on_path(AT_FDCWD, path, $ending, |_, path, _| original!(
+                on_path(AT_FDCWD, path, $ending, $sound, |_, path, _| original!(
                     fn $name(path: *const c_char $(, $argument: $kind)*) -> $result;
                     or -1
                 ))
@@ -156,13 +171,13 @@ macro_rules! path_hooks {
 }
 
 path_hooks! {
-    fn pathconf or fpathconf(path, name: c_int) -> c_long, FOLLOW;
+    fn pathconf or fpathconf(path, name: c_int) -> c_long, FOLLOW, false;
     fn getxattr or fgetxattr(path, name: *const c_char, out: *mut c_void, room: size_t)
-        -> ssize_t, FOLLOW;
+        -> ssize_t, FOLLOW, is_sound_name(name);
     fn lgetxattr(path, name: *const c_char, out: *mut c_void, room: size_t)
-        -> ssize_t, NO_FOLLOW;
-    fn listxattr or flistxattr(path, out: *mut c_char, room: size_t) -> ssize_t, FOLLOW;
-    fn llistxattr(path, out: *mut c_char, room: size_t) -> ssize_t, NO_FOLLOW;
+        -> ssize_t, NO_FOLLOW, is_sound_name(name);
+    fn listxattr or flistxattr(path, out: *mut c_char, room: size_t) -> ssize_t, FOLLOW, true;
+    fn llistxattr(path, out: *mut c_char, room: size_t) -> ssize_t, NO_FOLLOW, true;
 }
 
 impl Failure for ssize_t {
@@ -179,7 +194,7 @@ hooks! {
             follow: mask & libc::IN_DONT_FOLLOW == 0,
             directory: mask & libc::IN_ONLYDIR != 0,
         };
-        on_path(AT_FDCWD, path, ending, |_, path, _| original!(
+        on_path(AT_FDCWD, path, ending, false, |_, path, _| original!(
             fn inotify_add_watch(descriptor: c_int, path: *const c_char, mask: u32) -> c_int;
             or -1
         ))
@@ -207,6 +222,6 @@ hooks! {
             follow: flags & libc::AT_SYMLINK_FOLLOW != 0,
             directory: false,
         };
-        on_path(directory, path, ending, |directory, path, _| kernel(directory, path))
+        on_path(directory, path, ending, false, |directory, path, _| kernel(directory, path))
     }
 }

@@ -1,8 +1,10 @@
 //! Calls that change a file's mode, owner, times, length and extended attributes.
 
 use crate::change::{Last, Meaning, Standing, change, change_descriptor, unchangeable};
+use crate::filesystem::is_sound_name;
 use crate::original::{hooks, original};
 use crate::stat::means_descriptor;
+use crate::target::is_bad_pointer;
 use core::ffi::{c_char, c_int, c_void};
 use libc::{
     AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, gid_t, mode_t, off_t, size_t, timespec, timeval,
@@ -86,6 +88,27 @@ fn utimes_refusal(times: *const timeval, standing: Standing) -> c_int {
     }
 }
 
+fn xattr_refusal(name: *const c_char, standing: Standing) -> c_int {
+    if is_bad_pointer(name.cast()) {
+        libc::EFAULT
+    } else if is_sound_name(name) {
+        unchangeable(standing)
+    } else {
+        libc::ERANGE
+    }
+}
+
+fn setxattr_refusal(name: *const c_char, size: size_t, flags: c_int, standing: Standing) -> c_int {
+    const SIZE_MAX: size_t = 65536;
+    if flags & !(libc::XATTR_CREATE | libc::XATTR_REPLACE) != 0 {
+        return libc::EINVAL;
+    }
+    if size > SIZE_MAX && is_sound_name(name) {
+        return libc::E2BIG;
+    }
+    xattr_refusal(name, standing)
+}
+
 /// Defines a call on one path.
 macro_rules! path_hooks {
     ($(
@@ -119,12 +142,14 @@ path_hooks! {
         |standing, _| truncate_refusal(length, standing);
     fn setxattr(
         path: *const c_char, name: *const c_char, value: *const c_void, size: size_t, flags: c_int
-    ) as Followed: plainly;
+    ) as Followed: |standing, _| setxattr_refusal(name, size, flags, standing);
     fn lsetxattr(
         path: *const c_char, name: *const c_char, value: *const c_void, size: size_t, flags: c_int
-    ) as File: plainly;
-    fn removexattr(path: *const c_char, name: *const c_char) as Followed: plainly;
-    fn lremovexattr(path: *const c_char, name: *const c_char) as File: plainly;
+    ) as File: |standing, _| setxattr_refusal(name, size, flags, standing);
+    fn removexattr(path: *const c_char, name: *const c_char) as Followed:
+        |standing, _| xattr_refusal(name, standing);
+    fn lremovexattr(path: *const c_char, name: *const c_char) as File:
+        |standing, _| xattr_refusal(name, standing);
 }
 
 /// The path of a file that an empty path may stand for.

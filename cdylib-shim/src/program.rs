@@ -1,11 +1,13 @@
 //! Programs about to be started: what the kernel is to start, and whether the shim will be in it.
 
-use crate::content::open_stored;
+use crate::content::{open_stored, with_stored};
+use crate::descriptor::record_of;
 use crate::links::put_name;
 use crate::session::{self, Session};
 use crate::sys::{self, Descriptor, call};
 use crate::target::{FOLLOW, Outcome, resolve_place, with_place};
 use copper_core::path::PATH_MAX;
+use copper_core::request::Operation;
 use core::ffi::{c_char, c_int};
 use core::mem::MaybeUninit;
 use libc::AT_FDCWD;
@@ -51,7 +53,7 @@ const SCRIPT_MAX: u64 = 1 << 20;
 /// Whether the caller's own path leads the kernel to a script in the store, so that the script
 /// can be told the name by which it was called.
 fn is_stored_script(
-    session: &Session,
+    session: &'static Session,
     outcome: &Outcome<'_>,
     directory: c_int,
     path: *const c_char,
@@ -66,19 +68,15 @@ fn is_stored_script(
     let Some(Ok(stored)) = open_stored(found, libc::O_CLOEXEC) else {
         return false;
     };
-    // The store's own descriptor, closed when it goes.
-    let stored = Descriptor::from_result(stored as isize);
-    let given = open(directory, path);
-    let (Some(stored), Some(given)) = (stored, given) else {
-        return false;
-    };
-    let same = match (sys::fstat(stored.number()), sys::fstat(given.number())) {
-        (Some(stored), Some(given)) => {
-            given.st_dev == session.store_device && given.st_ino == stored.st_ino
-        }
-        _ => false,
-    };
-    same && is_script(given.number())
+    // Closed when it goes.
+    let is_script =
+        Descriptor::from_result(stored as isize).is_some_and(|stored| is_script(stored.number()));
+    // Only what was asked for with the loader's operation lies in the mirror under its name.
+    is_script
+        && with_stored(found, Operation::Closure, |stored| stored.is_some())
+        && open(directory, path)
+            .and_then(|given| record_of(session, given.number()))
+            .is_some_and(|record| record.path() == found.record.path())
 }
 
 /// Whether a program is text that names its interpreter.

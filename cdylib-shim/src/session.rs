@@ -10,7 +10,7 @@ use copper_core::catalog::reader::Reader;
 use copper_core::location;
 use copper_core::path::{self, Sieve};
 use copper_core::request;
-use copper_core::store;
+use copper_core::store::{self, FilesStart};
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -39,6 +39,8 @@ pub(crate) struct Session {
     pub(crate) mirror: &'static [u8],
     /// The view's directory.
     pub(crate) view: &'static [u8],
+    /// What the paths of stored files begin with.
+    pub(crate) files: FilesStart,
     /// Device number of the store.
     pub(crate) store_device: u64,
     /// The user.
@@ -176,6 +178,7 @@ impl Session {
             catalog,
             mirror: b"",
             view: b"",
+            files: FilesStart::new(b"/")?,
             store_device,
             uid,
             runtime,
@@ -199,6 +202,7 @@ impl Session {
             unsafe { core::slice::from_raw_parts(text.as_ptr(), text.len()) }
         });
         self.mirror = strings.next()?;
+        self.files = FilesStart::new(self.mirror)?;
         self.view = strings.next()?;
         strings.next()?;
         strings.for_each(|prefix| self.cover(prefix));
@@ -259,6 +263,16 @@ impl Session {
     /// The covered prefixes.
     pub(crate) fn prefixes(&self) -> impl Iterator<Item = &'static [u8]> + use<> {
         self.prefixes.into_iter().take(self.prefixes_length)
+    }
+
+    /// The view, as far as the sieve of the first word lets it through; empty where it does not.
+    #[inline]
+    pub(crate) fn view_for(&self, word: u64) -> &'static [u8] {
+        if self.sieves[0].passes(word) {
+            self.view
+        } else {
+            b""
+        }
     }
 
     /// Whether `path` lies below a covered prefix.

@@ -2,7 +2,7 @@
 //! for a store file, gives the attributes of the origin's.
 
 use crate::descriptor::latest;
-use crate::original::{hooks, original};
+use crate::original::{hooks, libc_is_next, original};
 use crate::session;
 use crate::sys::{self, call, fail, finish};
 use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Route, is_bad_pointer, with_target};
@@ -290,13 +290,20 @@ macro_rules! versioned_at_stat {
 
 versioned_at_stat! { __fxstatat __fxstatat64 }
 
+fn raw_fstat(descriptor: c_int, out: *mut Stat) -> c_int {
+    // SAFETY: the caller's own arguments.
+    finish(unsafe { call!(libc::SYS_fstat, descriptor, out) }) as c_int
+}
+
 /// Defines `fstat` under both its names.
 macro_rules! descriptor_stat {
     ($($name:ident)*) => {$(
         hooks! { fn $name(descriptor: c_int, out: *mut Stat) -> c_int {
+            if libc_is_next() {
+                return fstat_common(raw_fstat(descriptor, out), out);
+            }
             let result = original!(fn $name(descriptor: c_int, out: *mut Stat) -> c_int; else {
-                // SAFETY: the caller's own arguments.
-                finish(unsafe { call!(libc::SYS_fstat, descriptor, out) }) as c_int
+                raw_fstat(descriptor, out)
             });
             fstat_common(result, out)
         } }
@@ -315,10 +322,7 @@ macro_rules! versioned_descriptor_stat {
         ) -> c_int {
             let result = original!(
                 fn $name(version: c_int, descriptor: c_int, out: *mut Stat) -> c_int;
-                else {
-                    // SAFETY: the caller's own arguments.
-                    finish(unsafe { call!(libc::SYS_fstat, descriptor, out) }) as c_int
-                }
+                else { raw_fstat(descriptor, out) }
             );
             fstat_common(result, out)
         } }

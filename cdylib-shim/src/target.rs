@@ -177,7 +177,7 @@ pub(crate) struct Place<'p> {
 /// Looks at an absolute path without empty or `.` components, followed by a NUL in memory.
 #[inline]
 fn classify<'p>(session: &'static Session, text: &'p [u8]) -> Option<Place<'p>> {
-    if let Some(origin) = path::below(text, session.view) {
+    if let Some(origin) = path::below(text, session.view_for(path::first_word(text))) {
         let hidden = path::is_node_local(origin) && !session.covers(origin);
         return (!hidden).then(|| Place::new(Scope::View, origin, core::ptr::null()));
     }

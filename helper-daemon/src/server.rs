@@ -29,6 +29,7 @@ const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const ORIGIN: u64 = 2;
 const STARTER: u64 = 3;
+const CLOSED: u64 = 4;
 const FIRST_CLIENT: u64 = 16;
 
 /// Why the helper ends.
@@ -86,6 +87,7 @@ impl<'a> Server<'a> {
         watch(&listener, LISTENER)?;
         watch(&signals, SIGNALS)?;
         watch(&engine.origin().waker(), ORIGIN)?;
+        watch(&engine.notifier(), CLOSED)?;
         if let Some(starter) = &starter {
             watch(starter, STARTER)?;
         }
@@ -160,6 +162,7 @@ impl<'a> Server<'a> {
             LISTENER => self.accept(),
             SIGNALS => self.end = Some(End::Signal),
             ORIGIN => {}
+            CLOSED => self.engine.take_closed(),
             STARTER => self.starter_gone(),
             token => self.serve_client(token),
         }

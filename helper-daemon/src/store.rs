@@ -263,12 +263,13 @@ impl Store {
         Ok(())
     }
 
-    fn remove_from_mirror(&mut self, path: &OriginPath) {
+    /// Takes a name out of the mirror.
+    pub(crate) fn remove_from_mirror(&mut self, path: &[u8]) {
         let Some(inode) = self.by_mirror.remove(path) else {
             return;
         };
         if let Some(file) = self.files.get_mut(&inode) {
-            file.mirrored.retain(|name| name != path);
+            file.mirrored.retain(|name| **name != *path);
         }
         let _ = fs::remove_file(self.place_of(path));
     }
@@ -338,7 +339,7 @@ impl Store {
         }
         let (parent, _) = split_last(path);
         self.make_directory(parent)?;
-        self.remove_from_mirror(&path.into());
+        self.remove_from_mirror(path);
         let place = self.place_of(path);
         match fs::DirBuilder::new().mode(0o700).create(&place) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),

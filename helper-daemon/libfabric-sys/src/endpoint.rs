@@ -826,12 +826,15 @@ fn no_provider(library: &Library, config: &EndpointConfig, wanted: &[&str]) -> O
         })
         .and_then(|hints| library.usable_for(&hints).ok())
         .unwrap_or_default();
-    let place = match (&config.device, config.address) {
+    let mut place = match (&config.device, config.address) {
         (Some(device), Some(address)) => format!("on device {device} with address {address}"),
         (Some(device), None) => format!("on device {device}"),
         (None, Some(address)) => format!("on the interface with address {address}"),
         (None, None) => "on this machine (name an interface's address to use sockets)".to_owned(),
     };
+    if let Some(filter) = std::env::var_os("FI_PROVIDER") {
+        place += &format!(" (the environment restricts it to {})", filter.display());
+    }
     OpenError::NoProvider {
         version: library.version(),
         wanted: wanted.join(" or "),

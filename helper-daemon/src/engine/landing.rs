@@ -44,21 +44,15 @@ impl Engine {
             }
             Landing::Looked(id, object, looked) => self.looked(id, object, looked),
             Landing::Extent(id, extent, read) => self.extent_landed(id, extent, read),
-            Landing::Quiet(path, quiet) => {
-                if quiet {
-                    self.written.remove(&path);
-                    self.forget(&path);
-                }
-                self.wake(&Wanted::Quiet(path));
-            }
-            Landing::Canonical(token, paths) => {
-                self.canonical_landed(token, &paths);
+            Landing::Quiet(path, opening, quiet) => self.quiet_landed(path, opening, quiet),
+            Landing::Canonical(token, found) => {
+                self.canonical_landed(token, found);
                 self.wake(&Wanted::Canonical(token));
             }
         }
     }
 
-    fn wake(&mut self, wanted: &Wanted) {
+    pub(super) fn wake(&mut self, wanted: &Wanted) {
         for token in self.waiting.remove(wanted).unwrap_or_default() {
             self.advance(token);
         }
@@ -77,6 +71,12 @@ impl Engine {
                     present(&opened.attributes, length),
                     Some(Body::Long(opened)),
                 )
+            }
+            // The file system is fuller than the budget: each try costs what was asked for longest
+            // ago, so there is an end to it.
+            Looked::Failed(Why::NoRoom) if self.evict_for(1) => {
+                self.ask_file(id, object);
+                return;
             }
             Looked::Long(_) | Looked::Failed(Why::NoRoom) => (OriginReply::NoSpace, None),
             Looked::Gone => (absent(Errno::NOENT), Some(Body::NoFile)),

@@ -17,23 +17,25 @@ mod resolve;
 mod scope;
 mod tally;
 mod tree;
+mod written;
 
 use crate::elf::Needs;
 use crate::origin::OriginPath;
 use crate::origin::work::Origin;
 use crate::store::Store;
+use anyhow::Context;
 use copper_core::catalog::memory::Whole;
 use copper_core::catalog::resolve::Walk;
 use copper_core::catalog::writer::{Full, Writer};
 use copper_core::path;
 use copper_core::request::{Operation, Outcome};
-use copper_core::tree::{Object, TopologyError};
+use copper_core::tree::Object;
 use scope::Covered;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
 use tally::Tally;
 use tree::Tree;
+use written::Written;
 
 /// A client's question, by the number that the server gave it.
 pub(crate) type Token = u64;
@@ -121,8 +123,7 @@ pub(crate) struct Engine {
     by_name: HashSet<OriginPath>,
     /// Directories that are known whole.
     complete: HashSet<OriginPath>,
-    /// Files that were opened for writing, with the time of the last look for a writer.
-    written: HashMap<OriginPath, Option<Instant>>,
+    written: Written,
     /// The names of files that have several, by device and inode.
     linked: HashMap<(u64, u64), Vec<OriginPath>>,
     /// What the stored libraries need, by store inode.
@@ -139,7 +140,8 @@ impl Engine {
         store: Store,
         origin: Origin,
         policy: Policy,
-    ) -> Result<Engine, TopologyError> {
+    ) -> anyhow::Result<Engine> {
+        let written = Written::new().context("cannot make an inotify descriptor")?;
         Ok(Engine {
             writer,
             covered: Covered::new(&policy, store.root()),
@@ -154,7 +156,7 @@ impl Engine {
             replies: Vec::new(),
             by_name: HashSet::new(),
             complete: HashSet::new(),
-            written: HashMap::new(),
+            written,
             linked: HashMap::new(),
             needs: HashMap::new(),
             tally: Tally::default(),
@@ -281,7 +283,7 @@ impl Engine {
             Wanted::Settled(paths) => self.tell_tree(token, paths),
             Wanted::Quiet(path) => {
                 if !self.waiting.contains_key(&wanted) {
-                    self.origin.ask_quiet(path.clone());
+                    self.ask_quiet(path.clone());
                 }
                 self.waiting.entry(wanted).or_default().push(token);
             }

@@ -9,7 +9,6 @@ use copper_core::catalog::writer::Full;
 use copper_core::path::split_last;
 use copper_core::request::Outcome;
 use copper_core::tree::Kind;
-use std::time::{Duration, Instant};
 
 /// Where a walk in the catalog ended.
 pub(super) enum Walked {
@@ -34,9 +33,6 @@ pub(super) struct Found {
     /// Its attributes.
     pub(super) attributes: Attributes,
 }
-
-/// How long a file that had a writer is not looked at again.
-const WRITER_PAUSE: Duration = Duration::from_millis(200);
 
 /// Waits for an object of the tree; one that it cannot name is left to the origin.
 pub(super) fn wait_for(kind: Kind, path: &[u8]) -> Step {
@@ -103,19 +99,6 @@ impl Engine {
         reader
             .live(directory)
             .is_some_and(|found| reader.is_complete(&found))
-    }
-
-    /// Where `path` was opened for writing: asks whether it still is, now and then.
-    pub(super) fn look_for_writer(&mut self, path: &OriginPath) -> Option<Step> {
-        let looked = self.written.get_mut(path)?;
-        let now = Instant::now();
-        let wanted = Wanted::Quiet(path.clone());
-        let recently = looked.is_some_and(|at| now.duration_since(at) < WRITER_PAUSE);
-        if recently && !self.waiting.contains_key(&wanted) {
-            return None;
-        }
-        *looked = Some(now);
-        Some(Step::Wait(wanted))
     }
 
     pub(super) fn list(&mut self, path: &[u8]) -> Result<Step, Full> {

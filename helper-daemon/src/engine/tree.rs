@@ -203,15 +203,17 @@ impl Engine {
                     let limit = self.policy.directory_limit;
                     self.origin.ask_listing(id, object, limit);
                 }
-                Kind::Content => {
-                    let target = self.store.next_partial();
-                    let limit = self.tree.settings.inline_limit.into();
-                    self.origin.ask_file(id, object, target, limit);
-                }
+                Kind::Content => self.ask_file(id, object),
                 Kind::Entry | Kind::Closure => self.origin.ask_entry(id, object),
             },
             OriginRequest::Read { record, chunk } => self.ask_extent(id, &record, chunk),
         }
+    }
+
+    pub(super) fn ask_file(&mut self, id: RequestId, object: Object) {
+        let target = self.store.next_partial();
+        let limit = self.tree.settings.inline_limit.into();
+        self.origin.ask_file(id, object, target, limit);
     }
 
     fn ask_extent(&mut self, id: RequestId, record: &Record, chunk: u32) {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -455,11 +456,21 @@ fn a_strangers_frames_are_counted_and_change_nothing() {
     let victim = group.transports[1].addresses().remove(0);
     let mut expected = 0;
     for length in [1, 63, 64, 65, 1000, 15_000] {
-        // As a helper's frame would begin, and then at random.
+        // At random, and with a header as a helper's is.
+        let header = [
+            [1, 0, 0, 0],
+            [0; 4],
+            [1, 0, 0, 0],
+            [0; 4],
+            [0; 4],
+            [0; 4],
+            [0, 0, 1, 0],
+        ];
         let mut frame = pattern(length);
-        for begin in [&[1, 0, 0, 0, 0, 0, 0, 0, 1][..], &[255]] {
-            let end = begin.len().min(length);
-            frame[..end].copy_from_slice(&begin[..end]);
+        for header in [[].as_slice(), header.as_flattened()] {
+            let end = (32 + header.len()).min(length);
+            let begin = end.min(32);
+            frame[begin..end].copy_from_slice(&header[..end - begin]);
             throw(&mut stranger, &mut group, &victim, &frame);
             expected += 1;
         }
@@ -472,6 +483,31 @@ fn a_strangers_frames_are_counted_and_change_nothing() {
         .send(1, b"undisturbed", later())
         .unwrap();
     assert!(group.run_until(PATIENCE, |g| g.messages(1) == [b"undisturbed"]));
+}
+
+#[test]
+fn bytes_that_no_provider_sends_change_nothing() {
+    let mut group = libfabric_pair();
+    let address = group.transports[1].addresses().remove(0);
+    // A socket address: family, port in network order, IP address.
+    let port = u16::from_be_bytes([address[2], address[3]]);
+    for (round, length) in [0, 1, 16, 100, 4096, 100_000].into_iter().enumerate() {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let noise: Vec<u8> = pattern(length + round).split_off(round);
+        let _ = stream.write(&noise);
+        // Some leave at once, some stay.
+        let stream = (round % 2 == 0).then_some(stream);
+        group.transports[0]
+            .send(1, &[round as u8], later())
+            .unwrap();
+        assert!(
+            group.run_until(PATIENCE, |g| g.messages(1) == [[round as u8]]),
+            "{length}"
+        );
+        group.run_until(Duration::from_millis(50), |_| false);
+        drop(stream);
+    }
 }
 
 #[test]

@@ -20,6 +20,8 @@ mod conformance;
 pub(crate) mod frame;
 pub(crate) mod in_process;
 pub(crate) mod libfabric;
+#[cfg(test)]
+mod measure;
 
 /// A helper's number in its job, from 0.
 pub(crate) type Rank = u32;

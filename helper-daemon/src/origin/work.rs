@@ -4,12 +4,17 @@
 use super::copy::{Aside, Looked, Why, look};
 use super::pool::Pool;
 use super::snapshot::{Batches, Listed, NoListing, list};
-use super::{Counters, OriginPath, Said, entry, lease};
+use super::{Counters, OriginPath, Said, attributes_of, entry, lease};
+use copper_core::path::split_last;
 use copper_core::tree::{Object, RequestId};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::CWD;
+use rustix::fs::inotify::{self, WatchFlags};
+use std::ffi::OsStr;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -26,9 +31,9 @@ pub(crate) enum Landing {
     /// An extent of a file.
     Extent(RequestId, Extent, Result<(), Why>),
     /// Whether the file has no writer.
-    Quiet(OriginPath, bool),
-    /// Under which paths, free of links, the paths that a client changed may be known.
-    Canonical(u64, Vec<Vec<u8>>),
+    Quiet(OriginPath, u64, bool),
+    /// Where the paths that a client changed lead.
+    Canonical(u64, Vec<Canonical>),
 }
 
 /// An extent of a file that is being copied.
@@ -150,43 +155,75 @@ impl Origin {
         });
     }
 
-    /// Asks whether a file has no writer.
-    pub(crate) fn ask_quiet(&mut self, path: OriginPath) {
+    /// Asks whether a file has no writer; `opening` is given back.
+    pub(crate) fn ask_quiet(&mut self, path: OriginPath, opening: u64) {
         self.read(move |_| {
             let quiet = lease::has_no_writer(&path);
-            Some(Landing::Quiet(path, quiet))
+            Some(Landing::Quiet(path, opening, quiet))
         });
     }
 
-    /// Asks under which paths, free of links, the paths that a client changed may be known.
-    pub(crate) fn ask_canonical(&mut self, number: u64, paths: Vec<OriginPath>) {
-        let report = self.reporter();
+    /// Asks under which paths, free of links, the paths that a client changed may be known, and
+    /// lets `notifier` tell when a writer closes them.
+    pub(crate) fn ask_canonical(
+        &mut self,
+        number: u64,
+        paths: Vec<OriginPath>,
+        notifier: Option<Arc<OwnedFd>>,
+    ) {
+        let (report, counters) = (self.reporter(), self.counters.clone());
         self.changes.submit(Box::new(move || {
-            let canonical = paths
+            let found = paths
                 .iter()
-                .flat_map(|path| canonical_names(path))
-                .collect();
-            report(Landing::Canonical(number, canonical));
+                .map(|path| Canonical::find(&counters, path, notifier.as_deref()));
+            report(Landing::Canonical(number, found.collect()));
         }));
     }
 }
 
-/// The path with its directory freed of links, and where it leads if it is a link itself.
-fn canonical_names(path: &[u8]) -> Vec<Vec<u8>> {
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    let real = |path: &[u8]| {
-        std::fs::canonicalize(OsStr::from_bytes(path))
-            .map(|found| found.into_os_string().into_vec())
-            .ok()
-    };
-    let (parent, name) = copper_core::path::split_last(path);
-    let beside = real(parent).map(|mut parent| {
-        if parent.last() != Some(&b'/') {
-            parent.push(b'/');
+/// Where a path that a client changed leads, as the origin says.
+pub(crate) struct Canonical {
+    /// With its directory freed of links.
+    pub(crate) beside: Option<OriginPath>,
+    /// Where it leads, if it leads anywhere.
+    pub(crate) target: Option<OriginPath>,
+    /// Device and inode of the target, where it is to be watched.
+    pub(crate) identity: Option<(u64, u64)>,
+    /// The watch that was set on the target.
+    pub(crate) watch: Option<i32>,
+}
+
+impl Canonical {
+    fn find(counters: &Counters, path: &[u8], notifier: Option<&OwnedFd>) -> Canonical {
+        let (parent, name) = split_last(path);
+        let beside = canonical(parent).map(|parent| join(&parent, name));
+        let target = canonical(path);
+        let watch = notifier
+            .zip(target.as_ref())
+            .and_then(|(notifier, target)| {
+                let flags = WatchFlags::CLOSE_WRITE | WatchFlags::DONT_FOLLOW;
+                inotify::add_watch(notifier, target.as_slice(), flags).ok()
+            });
+        let identity = notifier.zip(target.as_ref()).and_then(|(_, target)| {
+            let found = attributes_of(counters, CWD, target).ok()?;
+            Some((found.device, found.inode))
+        });
+        Canonical {
+            identity,
+            beside: beside.map(Into::into),
+            target: target.map(Into::into),
+            watch,
         }
-        parent.extend_from_slice(name);
-        parent
-    });
-    beside.into_iter().chain(real(path)).collect()
+    }
+}
+
+fn canonical(path: &[u8]) -> Option<Vec<u8>> {
+    let found = std::fs::canonicalize(OsStr::from_bytes(path)).ok()?;
+    Some(found.into_os_string().into_vec())
+}
+
+/// The path of `name` in `directory`.
+pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    let start = if directory == b"/" { b"" } else { directory };
+    [start, b"/", name].concat()
 }

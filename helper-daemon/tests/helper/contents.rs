@@ -194,4 +194,9 @@ fn a_library_is_stored_with_all_that_the_loader_will_search() {
         .expect("ldd");
     let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
     assert!(!linked.contains("not found"), "{linked}");
+
+    fs::remove_file(stage.path("real/libone.so.1")).expect("removed");
+    helper.ask(Operation::Changed, &stage.path("real/libone.so.1"));
+    assert_eq!(helper.ask(Operation::Closure, &library), Outcome::Known);
+    assert!(!helper.mirrored(&stage.path("libs/libone.so.1")).exists());
 }

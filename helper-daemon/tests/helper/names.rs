@@ -227,10 +227,34 @@ fn a_file_that_is_being_written_is_left_to_the_origin_until_it_is_closed() {
 
     file.write_all(b" two").expect("written");
     drop(file);
-    wait_until("the file is believed again", || {
-        helper.ask(Operation::Content, &moved) == Outcome::Known
+    wait_until("the file is believed again, though nobody asked", || {
+        helper.known(&moved).is_none()
     });
+    assert_eq!(helper.ask(Operation::Content, &moved), Outcome::Known);
     assert_eq!(fs::read(helper.stored(&moved)).expect("stored"), b"one two");
+}
+
+#[test]
+fn another_name_of_a_file_that_is_being_written_is_left_to_the_origin_too() {
+    let stage = Stage::new();
+    let path = stage.write("one", b"old");
+    let other = stage.path("two");
+    fs::hard_link(&path, &other).expect("linked");
+    let helper = stage.start(&[]);
+    helper.ask(Operation::Content, &other);
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .expect("opened");
+    helper.ask(Operation::Writing, &path);
+    assert_eq!(helper.ask(Operation::Content, &other), Outcome::PassThrough);
+    file.write_all(b"er").expect("written");
+    drop(file);
+    wait_until("the other name is believed again", || {
+        helper.known(&other).is_none()
+    });
+    assert_eq!(helper.ask(Operation::Content, &other), Outcome::Known);
+    assert_eq!(fs::read(helper.stored(&other)).expect("stored"), b"older");
 }
 
 #[test]

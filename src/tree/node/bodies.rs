@@ -3,7 +3,8 @@
 use super::super::interface::TransferError;
 use super::open::{Body, Lane, Pull};
 use super::{
-    Action, Arc, Asker, Message, Node, Outcome, Part, Rank, Reason, Record, RequestId, Stage, Turn,
+    Action, Arc, Asker, Epoch, Message, Node, Outcome, Part, Rank, Reason, Record, RequestId,
+    Stage, Turn,
 };
 
 /// Failed transfers of one chunk from one peer after which the peer is taken for lost.
@@ -93,7 +94,7 @@ impl Node {
         asker: Asker,
         record: Arc<Record>,
         chunk: u32,
-        stand_in: bool,
+        (stand_in, epoch): (bool, Epoch),
     ) {
         let tree = record.object.chunk_tree(&self.plan.topology, chunk);
         let chunks = self.plan.settings.chunks(record.length());
@@ -105,6 +106,11 @@ impl Node {
             return;
         }
         if self.is_granted(turn, asker, chunk) {
+            return;
+        }
+        // What the peer knows may be from before a change that this node knows.
+        if self.is_outdated(epoch, &record.object) && !self.agrees(&record) {
+            self.refuse(turn, asker, Reason::Busy);
             return;
         }
         let pull = Pull {
@@ -147,6 +153,19 @@ impl Node {
             self.counters.refused += 1;
             self.refuse(turn, asker, Reason::Busy);
         }
+    }
+
+    /// Whether this node has, or is bringing, just this version.
+    fn agrees(&self, record: &Record) -> bool {
+        let under_way = self
+            .opens
+            .find(&record.object)
+            .and_then(|slot| self.opens.get(slot));
+        let body = under_way
+            .and_then(|open| open.body.as_ref())
+            .map(|body| &body.record);
+        let ours = self.lookup(&record.object).or(body);
+        ours.is_some_and(|ours| ours.stamp() == record.stamp())
     }
 
     /// The body under way that a pull is for, begun if there is none.

@@ -432,9 +432,7 @@ impl Node {
             self.counters.dropped += 1;
             return;
         }
-        let outdated = self.epochs.outdated(epoch, &record.object)
-            || self.waves.awaits(&record.object, self.epochs.now());
-        if outdated {
+        if self.is_outdated(epoch, &record.object) {
             self.postpone(turn, request);
             return;
         }
@@ -444,6 +442,11 @@ impl Node {
         } else {
             self.begin_body(turn, slot, record);
         }
+    }
+
+    /// Whether what a peer in `epoch` says of `object` may be from before a change known here.
+    pub(super) fn is_outdated(&self, epoch: Epoch, object: &Object) -> bool {
+        self.epochs.outdated(epoch, object) || self.waves.awaits(object, self.epochs.now())
     }
 
     /// Asks the same peer again a little later.

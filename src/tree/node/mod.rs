@@ -282,7 +282,7 @@ impl Node {
                     },
                     record,
                     chunk,
-                    stand_in,
+                    (stand_in, epoch),
                 );
             }
             Message::Grant { request, chunk } => self.on_grant(turn, from, request, chunk),

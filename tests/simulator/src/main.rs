@@ -2,6 +2,8 @@
 
 use clap::{Parser, Subcommand};
 use copper_simulator::faults::{self, Schedule};
+use copper_simulator::scale;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,6 +28,21 @@ enum Command {
         #[arg(long)]
         threads: Option<usize>,
     },
+    /// Makes the scale report.
+    Scale {
+        /// The largest job.
+        #[arg(long, default_value_t = 100_000)]
+        most: u32,
+        /// Runs at a time; as many as there are processors if not given.
+        #[arg(long)]
+        threads: Option<usize>,
+        /// Where the JSON goes.
+        #[arg(long, default_value = "target/scaling.json")]
+        json: PathBuf,
+        /// Where the table goes.
+        #[arg(long, default_value = "target/scaling.md")]
+        table: PathBuf,
+    },
     /// Runs one seed again, and shrinks it if it fails.
     Replay {
         /// The seed.
@@ -41,15 +58,20 @@ fn main() -> ExitCode {
             threads,
         } => run_faults(from, count, threads),
         Command::Replay { seed } => replay(seed),
+        Command::Scale {
+            most,
+            threads,
+            json,
+            table,
+        } => run_scale(most, threads.unwrap_or_else(processors), &json, &table),
     }
 }
 
 fn run_faults(from: u64, count: u64, threads: Option<usize>) -> ExitCode {
-    let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let next = AtomicU64::new(from);
     let failing = AtomicU64::new(u64::MAX);
     std::thread::scope(|scope| {
-        for _ in 0..threads.unwrap_or(available) {
+        for _ in 0..threads.unwrap_or_else(processors) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -72,6 +94,10 @@ fn run_faults(from: u64, count: u64, threads: Option<usize>) -> ExitCode {
     }
 }
 
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 fn replay(seed: u64) -> ExitCode {
     let failures = faults::run(&Schedule::from_seed(seed), None);
     if failures.is_empty() {
@@ -80,4 +106,25 @@ fn replay(seed: u64) -> ExitCode {
     }
     eprint!("{}", faults::explain(seed, &failures));
     ExitCode::FAILURE
+}
+
+fn run_scale(most: u32, threads: usize, json: &Path, table: &Path) -> ExitCode {
+    let report = scale::run(most, threads);
+    let text = scale::table(&report);
+    let written = serde_json::to_string_pretty(&report)
+        .map_err(std::io::Error::other)
+        .and_then(|report| std::fs::write(json, report))
+        .and_then(|()| std::fs::write(table, &text));
+    if let Err(error) = written {
+        eprintln!(
+            "the report cannot be written: {error}; make the directories of {json:?} and {table:?}"
+        );
+        return ExitCode::FAILURE;
+    }
+    println!("{text}");
+    if report.claims.iter().all(|claim| claim.holds) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
