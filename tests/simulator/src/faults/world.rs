@@ -259,7 +259,7 @@ impl World {
                 self.seats[rank as usize].timer = u64::MAX;
                 if self
                     .defect
-                    .is_none_or(|defect| defect.lets_timer_through(&mut self.random))
+                    .is_none_or(Defect::lets_timer_through)
                 {
                     self.handle(rank, Event::Timer, None);
                 }
@@ -375,7 +375,7 @@ impl World {
             }
         };
         if let Some(defect) = self.defect
-            && !defect.lets_message_in(&message, &mut self.random)
+            && !defect.lets_message_in(&message)
         {
             return;
         }
@@ -444,25 +444,19 @@ impl World {
         if self.seats[rank as usize].incarnation != incarnation || !self.is_alive(rank) {
             return;
         }
-        let there =
-            self.seats[from as usize]
-                .store
-                .has_chunk(&record.object, record.stamp(), chunk);
+        let store = &self.seats[from as usize].store;
+        let there = store.has_chunk(&record.object, record.stamp(), chunk);
         let reachable =
             self.is_alive(from) && !self.is_cut(from, rank) && !self.are_transfers_broken(rank);
-        let result = if !reachable || !there && self.defect != Some(Defect::TrustTransfers) {
+        let result = if !reachable || !there {
             Err(TransferError::Peer)
         } else if self.is_store_full(rank) {
             Err(TransferError::NoSpace)
         } else {
-            if there {
+            if self.defect.is_none_or(|defect| defect.lets_chunk_in(&mut self.random)) {
                 let of = self.plan.settings.chunks(record.length());
-                self.seats[rank as usize].store.put_chunk(
-                    &record.object,
-                    record.stamp(),
-                    chunk,
-                    of,
-                );
+                let store = &mut self.seats[rank as usize].store;
+                store.put_chunk(&record.object, record.stamp(), chunk, of);
             }
             Ok(())
         };
