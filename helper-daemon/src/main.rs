@@ -1,2 +1,81 @@
 //! The `copper` command.
-fn main() {}
+
+mod cli;
+mod client;
+mod commands;
+mod elf;
+mod engine;
+mod environment;
+mod helper;
+mod launch;
+mod origin;
+mod run;
+mod runtime;
+mod server;
+mod shared_memory;
+mod signals;
+mod size;
+mod status;
+mod store;
+mod view;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use cli::{Cli, Command};
+use launch::Launch;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Mutex;
+use tracing::level_filters::LevelFilter;
+
+/// Exit status of `copper run` where Copper itself failed.
+const COPPER_FAILED: u8 = 125;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let failed = match cli.command {
+        Command::Run(_) => COPPER_FAILED,
+        _ => 1,
+    };
+    match dispatch(&cli) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("copper: {error:#}");
+            ExitCode::from(failed)
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<u8> {
+    start_log(cli)?;
+    let launch = |service, while_attached| Launch {
+        service,
+        log: cli.log.as_deref(),
+        log_level: &cli.log_level,
+        while_attached,
+    };
+    match &cli.command {
+        Command::Run(arguments) => {
+            return run::run(arguments, &launch(&arguments.service, true));
+        }
+        Command::Start(service) => commands::start(&launch(service, false))?,
+        Command::Stop => commands::stop()?,
+        Command::Status { json } => commands::status(*json)?,
+        Command::Env { lib } => commands::env(*lib)?,
+        Command::Refresh { path } => commands::refresh(path.as_deref())?,
+        Command::Helper(arguments) => helper::run(arguments)?,
+    }
+    Ok(0)
+}
+
+fn start_log(cli: &Cli) -> Result<()> {
+    let level = LevelFilter::from_str(&cli.log_level).context("no such log level")?;
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(false);
+    match &cli.log {
+        Some(path) => log.with_writer(Mutex::new(runtime::open_log(path)?)).init(),
+        None => log.with_writer(std::io::stderr).init(),
+    }
+    Ok(())
+}

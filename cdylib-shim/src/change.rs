@@ -1,0 +1,378 @@
+//! Calls that change something: where they go, who is told of them, and what the view says.
+//!
+//! Under a covered prefix a change is made on the origin, and the helper is told of it afterwards.
+//! In the view nothing can be changed; each call fails there as the kernel lets it fail on a
+//! mount that is read-only, with the same error taking precedence. The families themselves are in
+//! [`crate::entries`], [`crate::modify`] and [`crate::temporary`].
+
+use crate::ask::tell;
+use crate::descriptor::record_of;
+use crate::session::{self, Session};
+use crate::sys::{Descriptor, call, fail};
+use crate::target::{Outcome, Place, Scope, descriptor_path, resolve_place, text, with_place};
+use copper_core::catalog::resolve::Ending;
+use copper_core::path::{self, PATH_MAX};
+use copper_core::request::Operation;
+use core::ffi::{c_char, c_int};
+use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_PATH};
+
+/// What a path's last component is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastName {
+    Plain,
+    Dot,
+    DotDot,
+}
+
+/// How a path ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Last {
+    pub(crate) name: LastName,
+    /// A slash stands behind the last component.
+    pub(crate) slash: bool,
+}
+
+impl Last {
+    /// How `path` ends; an empty path ends plainly.
+    pub(crate) fn of(path: *const c_char) -> Last {
+        let bytes = text(path).unwrap_or(b"");
+        let slash = bytes.last() == Some(&b'/');
+        let name = match last_name(bytes) {
+            b"." => LastName::Dot,
+            b".." => LastName::DotDot,
+            _ => LastName::Plain,
+        };
+        Last { name, slash }
+    }
+
+    fn wants_directory(self) -> bool {
+        self.slash || self.name != LastName::Plain
+    }
+}
+
+fn without_slashes(path: &[u8]) -> &[u8] {
+    let length = path.iter().rposition(|&byte| byte != b'/');
+    &path[..length.map_or(0, |at| at + 1)]
+}
+
+fn last_name(path: &[u8]) -> &[u8] {
+    path::split_last(without_slashes(path)).1
+}
+
+/// What a call takes its path for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// An entry of a directory, which is made, removed or renamed.
+    Entry,
+    /// A file, or a link itself.
+    File,
+    /// A file, behind all links.
+    Followed,
+}
+
+impl Meaning {
+    /// A file, behind links or not.
+    pub(crate) fn file(follow: bool) -> Meaning {
+        if follow {
+            Meaning::Followed
+        } else {
+            Meaning::File
+        }
+    }
+}
+
+/// What there is at a path in the view.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Standing {
+    /// The view's own directory, whose parent lies outside.
+    Root,
+    /// Something with this mode.
+    Exists(u32),
+    /// Nothing, with this error; its directory exists.
+    Missing(c_int),
+    /// The way there ends with this error.
+    Fails(c_int),
+}
+
+/// Where a call that changes something goes.
+pub(crate) enum Target<'p> {
+    /// To the kernel, with this directory and path; told afterwards, if it is covered.
+    Writable {
+        directory: c_int,
+        path: *const c_char,
+        told: Option<&'p [u8]>,
+    },
+    /// Nowhere: it lies in the view.
+    View(Standing),
+}
+
+/// What is done with a [`Target`].
+pub(crate) type Then<'t> = &'t mut dyn FnMut(Target<'_>) -> c_int;
+
+/// The kernel's part of a call: the call itself, with the directory and path to make it with.
+pub(crate) type Native<'n> = &'n dyn Fn(c_int, *const c_char) -> c_int;
+
+/// The error that the view has for a call; 0 where the call does nothing anyhow.
+pub(crate) type Refusal<'r> = &'r dyn Fn(Standing, Last) -> c_int;
+
+/// Finds out where a call goes.
+pub(crate) fn settle(
+    directory: c_int,
+    path: *const c_char,
+    meaning: Meaning,
+    then: Then<'_>,
+) -> c_int {
+    with_place(directory, path, |place| {
+        let (Some(place), Some(session)) = (place, session::known()) else {
+            return then(Target::Writable {
+                directory,
+                path,
+                told: None,
+            });
+        };
+        if place.scope == Scope::View {
+            return settle_in_view(session, place, Last::of(path), meaning, then);
+        }
+        let (by_directory, by_path) = place.route().of(directory, path);
+        let last = Last::of(path);
+        if !core::ptr::eq(by_path, path) && last.wants_directory() {
+            return with_ending(&place, last, then);
+        }
+        then(Target::Writable {
+            directory: by_directory,
+            path: by_path,
+            told: Some(place.path),
+        })
+    })
+}
+
+/// Gives a path that stands for the caller's the caller's ending, which means something to the
+/// kernel.
+#[cold]
+#[inline(never)]
+fn with_ending(place: &Place<'_>, last: Last, then: Then<'_>) -> c_int {
+    let ending: &[u8] = match last.name {
+        LastName::Dot => b"/.",
+        _ => b"/",
+    };
+    let mut room = [0u8; PATH_MAX + 3];
+    let length = place.path.len();
+    room[..length].copy_from_slice(place.path);
+    room[length..length + ending.len()].copy_from_slice(ending);
+    then(Target::Writable {
+        directory: AT_FDCWD,
+        path: room.as_ptr().cast(),
+        told: Some(place.path),
+    })
+}
+
+fn settle_in_view(
+    session: &'static Session,
+    place: Place<'_>,
+    last: Last,
+    meaning: Meaning,
+    then: Then<'_>,
+) -> c_int {
+    if place.path == b"/" {
+        return then(Target::View(Standing::Root));
+    }
+    let directory = match meaning {
+        Meaning::Entry => last.name != LastName::Plain,
+        Meaning::File | Meaning::Followed => last.wants_directory(),
+    };
+    let ending = Ending {
+        follow: directory || meaning == Meaning::Followed,
+        directory,
+    };
+    resolve_place(session, place, ending, |outcome| match outcome {
+        Outcome::Found(found) => {
+            let mode = found.record.attributes().mode;
+            then(Target::View(Standing::Exists(mode)))
+        }
+        Outcome::Absent {
+            errno, creatable, ..
+        } => then(Target::View(if creatable && !directory {
+            Standing::Missing(errno)
+        } else {
+            Standing::Fails(errno)
+        })),
+        Outcome::Kernel(route) if route.leads_outside() => {
+            let (directory, path) = route.of(AT_FDCWD, core::ptr::null());
+            then(Target::Writable {
+                directory,
+                path,
+                told: None,
+            })
+        }
+        Outcome::Kernel(_) => ask_kernel(session, place, ending, then),
+    })
+}
+
+/// Opens a path for nothing but to see where it leads.
+fn look_at(path: *const c_char, flags: c_int) -> Result<Descriptor, c_int> {
+    let flags = flags | O_PATH | O_CLOEXEC;
+    // SAFETY: callers give NUL-terminated paths.
+    let result = unsafe { call!(libc::SYS_openat, AT_FDCWD, path, flags, 0) };
+    Descriptor::from_result(result).ok_or(-result as c_int)
+}
+
+/// `newfstatat(2)`, for the mode only.
+pub(crate) fn mode_of(directory: c_int, path: *const c_char, flags: c_int) -> Result<u32, c_int> {
+    let mut status = core::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the path is NUL-terminated; the kernel fills `status`, which is zeroed besides.
+    unsafe {
+        let out = status.as_mut_ptr();
+        let result = call!(libc::SYS_newfstatat, directory, path, out, flags);
+        if result < 0 {
+            Err(-result as c_int)
+        } else {
+            Ok(status.assume_init().st_mode)
+        }
+    }
+}
+
+/// What the origin says of a place in the view that the catalog says nothing of.
+#[cold]
+#[inline(never)]
+fn ask_kernel(session: &Session, place: Place<'_>, ending: Ending, then: Then<'_>) -> c_int {
+    let mut room = [0u8; PATH_MAX + 1];
+    let (parent, name) = path::split_last(place.path);
+    let looked = if ending.follow {
+        let flags = if ending.directory { O_DIRECTORY } else { 0 };
+        look_at(place.path.as_ptr().cast(), flags)
+    } else {
+        let Some(target) = room.get_mut(..parent.len()) else {
+            return fail(libc::ENAMETOOLONG);
+        };
+        target.copy_from_slice(parent);
+        look_at(room.as_ptr().cast(), O_DIRECTORY)
+    };
+    let at = match looked {
+        Ok(at) => at,
+        Err(errno) => return then(Target::View(Standing::Fails(errno))),
+    };
+    let length = descriptor_path(at.number(), &mut room).unwrap_or(0);
+    let canonical = &room[..length];
+    if path::is_node_local(canonical) && !session.covers(canonical) {
+        return then(Target::Writable {
+            directory: AT_FDCWD,
+            path: place.path.as_ptr().cast(),
+            told: None,
+        });
+    }
+    let mode = if ending.follow {
+        mode_of(at.number(), c"".as_ptr(), libc::AT_EMPTY_PATH)
+    } else {
+        mode_of(at.number(), name.as_ptr().cast(), AT_SYMLINK_NOFOLLOW)
+    };
+    then(Target::View(match mode {
+        Ok(mode) => Standing::Exists(mode),
+        Err(errno) => Standing::Missing(errno),
+    }))
+}
+
+/// Makes a call that changes one path, or refuses it.
+pub(crate) fn change(
+    directory: c_int,
+    path: *const c_char,
+    meaning: Meaning,
+    refusal: Refusal<'_>,
+    native: Native<'_>,
+) -> c_int {
+    settle(directory, path, meaning, &mut |target| match target {
+        Target::View(standing) => refuse(refusal(standing, Last::of(path))),
+        Target::Writable {
+            directory,
+            path,
+            told,
+        } => {
+            let result = native(directory, path);
+            if result != -1 {
+                tell_of(told, None);
+            }
+            result
+        }
+    })
+}
+
+/// Fails with `errno`, or succeeds where there is none.
+pub(crate) fn refuse(errno: c_int) -> c_int {
+    if errno == 0 { 0 } else { fail(errno) }
+}
+
+/// Tells of one or two changed paths, those of them that are covered.
+pub(crate) fn tell_of(first: Option<&[u8]>, second: Option<&[u8]>) {
+    let Some(session) = session::known() else {
+        return;
+    };
+    let (first, second) = match (first, second) {
+        (None, None) => return,
+        (Some(path), None) | (None, Some(path)) => (path, &b""[..]),
+        (Some(first), Some(second)) => (first, second),
+    };
+    tell(session, Operation::Changed, first, second);
+}
+
+/// What the kernel says of the directory that holds `path`, which lies outside of the view.
+pub(crate) fn parent_error(directory: c_int, path: *const c_char) -> Option<c_int> {
+    let bytes = without_slashes(text(path).unwrap_or(b""));
+    let start = bytes.len() - path::split_last(bytes).1.len();
+    let mut room = [0u8; PATH_MAX + 2];
+    room.get_mut(..start)?.copy_from_slice(&bytes[..start]);
+    *room.get_mut(start)? = b'.';
+    mode_of(directory, room.as_ptr().cast(), 0).err()
+}
+
+/// The refusal of calls that act on what is there: attributes, times, extended attributes.
+pub(crate) fn unchangeable(standing: Standing) -> c_int {
+    match standing {
+        Standing::Fails(errno) | Standing::Missing(errno) => errno,
+        Standing::Root | Standing::Exists(_) => libc::EROFS,
+    }
+}
+
+/// Makes a call on a descriptor; where that is a store file's, on the origin's path instead.
+pub(crate) fn change_descriptor(
+    descriptor: c_int,
+    by_path: &dyn Fn(*const c_char) -> c_int,
+    native: &dyn Fn() -> c_int,
+) -> c_int {
+    let Some(session) = session::known() else {
+        return native();
+    };
+    let Some(record) = record_of(session, descriptor) else {
+        let result = native();
+        if result == 0 {
+            tell_of_descriptor(session, descriptor);
+        }
+        return result;
+    };
+    // SAFETY: asks for the flags of the caller's descriptor.
+    let flags = unsafe { call!(libc::SYS_fcntl, descriptor, libc::F_GETFL) };
+    if flags < 0 || flags & O_PATH as isize != 0 {
+        return fail(libc::EBADF);
+    }
+    if !session.covers(record.path()) {
+        return fail(libc::EROFS);
+    }
+    let result = by_path(record.path_terminated().as_ptr());
+    if result == 0 {
+        tell_of(Some(record.path()), None);
+    }
+    result
+}
+
+/// Tells of a change through a descriptor of the origin's.
+#[cold]
+#[inline(never)]
+fn tell_of_descriptor(session: &Session, descriptor: c_int) {
+    if session.prefixes().next().is_none() {
+        return;
+    }
+    let mut room = [0u8; PATH_MAX + 1];
+    let length = descriptor_path(descriptor, &mut room).unwrap_or(0);
+    let path = &room[..length];
+    if session.covers(path) {
+        tell_of(Some(path), None);
+    }
+}

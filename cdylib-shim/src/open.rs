@@ -1,0 +1,320 @@
+//! The open family: a covered file opened for reading gives a descriptor on the store's file;
+//! opened for writing it is the origin's under a covered prefix, and an error in the view.
+
+use crate::access;
+use crate::ask::tell;
+use crate::content::open_stored;
+use crate::original::{hooks, original};
+use crate::session;
+use crate::sys::{call, fail, finish};
+use crate::target::{Found, Outcome, Place, Route, Scope, with_place, with_target};
+use copper_core::catalog::resolve::Ending;
+use copper_core::request::Operation;
+use core::ffi::{c_char, c_int, c_uint};
+use libc::{
+    AT_FDCWD, O_ACCMODE, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY, O_TRUNC,
+};
+
+/// Flags of a read-only open that mean on the store's file what they mean on the origin's.
+const NATIVE: c_int = O_ACCMODE
+    | O_DIRECTORY
+    | O_NOFOLLOW
+    | O_CREAT
+    | libc::O_CLOEXEC
+    | libc::O_NONBLOCK
+    | libc::O_LARGEFILE
+    | KERNEL_LARGEFILE
+    | libc::O_NOCTTY
+    | libc::O_APPEND;
+
+/// What the kernel calls `O_LARGEFILE`; libc's constant is 0 on 64-bit machines.
+const KERNEL_LARGEFILE: c_int = 0o100_000;
+
+/// What the store's file or directory is opened with.
+const KEPT: c_int = O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK | O_DIRECTORY | libc::O_APPEND;
+
+/// Whether these flags can change the file or its directory.
+pub(crate) fn may_write(flags: c_int) -> bool {
+    let temporary = flags & libc::O_TMPFILE == libc::O_TMPFILE;
+    flags & O_PATH == 0 && (flags & O_ACCMODE != O_RDONLY || flags & O_TRUNC != 0 || temporary)
+}
+
+/// Opens, with the kernel's part given; the one way all names of `open` go.
+pub(crate) fn open_common(
+    directory: c_int,
+    path: *const c_char,
+    flags: c_int,
+    kernel: impl Fn(c_int, *const c_char) -> c_int,
+) -> c_int {
+    let ending = Ending {
+        follow: flags & O_NOFOLLOW == 0,
+        directory: false,
+    };
+    if may_write(flags) || flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL {
+        return open_for_change(directory, path, flags, ending, kernel);
+    }
+    with_target(directory, path, ending, |outcome| match outcome {
+        Outcome::Found(found) => open_found(&found, directory, path, flags, &kernel),
+        Outcome::Absent {
+            creatable: true,
+            scope,
+            ..
+        } if flags & O_CREAT != 0 => match scope {
+            Scope::View => fail(libc::EROFS),
+            Scope::Prefix => open_for_change(directory, path, flags, ending, kernel),
+        },
+        Outcome::Absent { errno, .. } => fail(errno),
+        Outcome::Kernel(route) if flags & O_CREAT != 0 => {
+            open_by_kernel_with_creation(route, directory, path, flags, &kernel)
+        }
+        Outcome::Kernel(route) => by_kernel(route, directory, path, &kernel),
+    })
+}
+
+fn by_kernel(
+    route: Route,
+    directory: c_int,
+    path: *const c_char,
+    kernel: &impl Fn(c_int, *const c_char) -> c_int,
+) -> c_int {
+    let (directory, path) = route.of(directory, path);
+    kernel(directory, path)
+}
+
+fn open_found(
+    found: &Found<'_>,
+    directory: c_int,
+    path: *const c_char,
+    flags: c_int,
+    kernel: &impl Fn(c_int, *const c_char) -> c_int,
+) -> c_int {
+    let attributes = found.record.attributes();
+    let descriptor_only = flags & O_PATH != 0;
+    if attributes.is_link() && !descriptor_only {
+        return fail(if flags & O_DIRECTORY != 0 {
+            libc::ENOTDIR
+        } else {
+            libc::ELOOP
+        });
+    }
+    if flags & O_DIRECTORY != 0 && !attributes.is_directory() {
+        return fail(libc::ENOTDIR);
+    }
+    if attributes.is_directory() && flags & O_CREAT != 0 {
+        return fail(libc::EISDIR);
+    }
+    let servable = attributes.is_directory()
+        || (attributes.is_regular() && !descriptor_only && flags & !NATIVE == 0);
+    if servable {
+        let kept = flags & (KEPT | O_PATH);
+        match open_stored(found, kept | KERNEL_LARGEFILE) {
+            Some(Ok(descriptor)) => return descriptor,
+            Some(Err(errno)) => return fail(errno),
+            None => {}
+        }
+    }
+    by_kernel(found.route, directory, path, kernel)
+}
+
+/// Only the origin can say whether the file exists; if it does not, it must not come into being
+/// in the view.
+fn open_by_kernel_with_creation(
+    route: Route,
+    directory: c_int,
+    path: *const c_char,
+    flags: c_int,
+    kernel: &impl Fn(c_int, *const c_char) -> c_int,
+) -> c_int {
+    if route.is_in_view() {
+        return fail(libc::EROFS);
+    }
+    let result = by_kernel(route, directory, path, kernel);
+    if result >= 0 && flags & O_CREAT != 0 {
+        told(directory, path, Operation::Changed);
+    }
+    result
+}
+
+/// Opens what may be changed by it.
+fn open_for_change(
+    directory: c_int,
+    path: *const c_char,
+    flags: c_int,
+    ending: Ending,
+    kernel: impl Fn(c_int, *const c_char) -> c_int,
+) -> c_int {
+    with_place(directory, path, |place| match place {
+        None => kernel(directory, path),
+        Some(place) if place.scope == Scope::View => {
+            open_in_view(directory, path, flags, ending, &kernel)
+        }
+        Some(place) => {
+            let result = by_kernel(place.route(), directory, path, &kernel);
+            if result >= 0 {
+                tell_change(&place, flags);
+            }
+            result
+        }
+    })
+}
+
+fn tell_change(place: &Place<'_>, flags: c_int) {
+    let writes = flags & O_ACCMODE != O_RDONLY;
+    let operation = if writes {
+        Operation::Writing
+    } else {
+        Operation::Changed
+    };
+    if let Some(session) = session::known() {
+        tell(session, operation, place.path, b"");
+    }
+}
+
+/// Tells of a change to a path, if it is one under a covered prefix.
+pub(crate) fn told(directory: c_int, path: *const c_char, operation: Operation) {
+    with_place(directory, path, |place| {
+        if let (Some(place), Some(session)) = (place, session::known())
+            && place.scope == Scope::Prefix
+        {
+            tell(session, operation, place.path, b"");
+        }
+    });
+}
+
+/// What the kernel says to an open for writing on a read-only mount.
+fn open_in_view(
+    directory: c_int,
+    path: *const c_char,
+    flags: c_int,
+    ending: Ending,
+    kernel: &impl Fn(c_int, *const c_char) -> c_int,
+) -> c_int {
+    let exclusive = flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL;
+    let ending = Ending {
+        follow: ending.follow && !exclusive,
+        ..ending
+    };
+    with_target(directory, path, ending, |outcome| match outcome {
+        Outcome::Kernel(route) if route.is_in_view() => fail(libc::EROFS),
+        Outcome::Kernel(route) => by_kernel(route, directory, path, kernel),
+        Outcome::Absent {
+            creatable: true, ..
+        } if flags & O_CREAT != 0 => fail(libc::EROFS),
+        Outcome::Absent { errno, .. } => fail(errno),
+        Outcome::Found(_) if exclusive => fail(libc::EEXIST),
+        Outcome::Found(found) => match refusal(&found, flags) {
+            Some(errno) => fail(errno),
+            // Devices and pipes can be written on a read-only mount too.
+            None => by_kernel(found.route, directory, path, kernel),
+        },
+    })
+}
+
+fn refusal(found: &Found<'_>, flags: c_int) -> Option<c_int> {
+    let attributes = found.record.attributes();
+    let temporary = flags & libc::O_TMPFILE == libc::O_TMPFILE;
+    if attributes.is_link() {
+        return Some(libc::ELOOP);
+    }
+    if attributes.is_directory() {
+        return Some(if temporary { libc::EROFS } else { libc::EISDIR });
+    }
+    if flags & O_DIRECTORY != 0 {
+        return Some(libc::ENOTDIR);
+    }
+    if !attributes.is_regular() {
+        return None;
+    }
+    let denied = access::grants(found.session, attributes, libc::W_OK) == Some(false);
+    Some(if denied && flags & O_TRUNC == 0 {
+        libc::EACCES
+    } else {
+        libc::EROFS
+    })
+}
+
+fn raw_open(directory: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
+    let flags = flags | KERNEL_LARGEFILE;
+    // SAFETY: the caller's own arguments.
+    finish(unsafe { call!(libc::SYS_openat, directory, path, flags, mode) }) as c_int
+}
+
+/// Defines the names of `open`. A variadic third argument comes in the same register.
+macro_rules! open_hooks {
+    ($($name:ident)*) => {$(
+        hooks! { fn $name(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
+            open_common(AT_FDCWD, path, flags, |directory, path| {
+                original!(
+                    fn $name(path: *const c_char, flags: c_int, mode: c_uint) -> c_int;
+                    else { raw_open(directory, path, flags, mode) }
+                )
+            })
+        } }
+    )*};
+}
+
+open_hooks! { open open64 __open __open64 }
+
+/// Defines the names of `openat`.
+macro_rules! openat_hooks {
+    ($($name:ident)*) => {$(
+        hooks! { fn $name(
+            directory: c_int,
+            path: *const c_char,
+            flags: c_int,
+            mode: c_uint,
+        ) -> c_int {
+            open_common(directory, path, flags, |directory, path| {
+                original!(
+                    fn $name(
+                        directory: c_int, path: *const c_char, flags: c_int, mode: c_uint,
+                    ) -> c_int;
+                    else { raw_open(directory, path, flags, mode) }
+                )
+            })
+        } }
+    )*};
+}
+
+openat_hooks! { openat openat64 }
+
+/// Defines the fortified names, which take no mode.
+macro_rules! fortified_hooks {
+    ($($name:ident $at_name:ident)*) => {$(
+        hooks! {
+            fn $name(path: *const c_char, flags: c_int) -> c_int {
+                open_common(AT_FDCWD, path, flags, |directory, path| {
+                    original!(fn $name(path: *const c_char, flags: c_int) -> c_int; else {
+                        raw_open(directory, path, flags, 0)
+                    })
+                })
+            }
+            fn $at_name(directory: c_int, path: *const c_char, flags: c_int) -> c_int {
+                open_common(directory, path, flags, |directory, path| {
+                    original!(
+                        fn $at_name(directory: c_int, path: *const c_char, flags: c_int) -> c_int;
+                        else { raw_open(directory, path, flags, 0) }
+                    )
+                })
+            }
+        }
+    )*};
+}
+
+fortified_hooks! { __open_2 __openat_2 __open64_2 __openat64_2 }
+
+/// Defines the names of `creat`.
+macro_rules! creat_hooks {
+    ($($name:ident)*) => {$(
+        hooks! { fn $name(path: *const c_char, mode: c_uint) -> c_int {
+            let flags = O_CREAT | O_TRUNC | libc::O_WRONLY;
+            open_common(AT_FDCWD, path, flags, |directory, path| {
+                original!(fn $name(path: *const c_char, mode: c_uint) -> c_int; else {
+                    raw_open(directory, path, flags, mode)
+                })
+            })
+        } }
+    )*};
+}
+
+creat_hooks! { creat creat64 }

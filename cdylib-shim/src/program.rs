@@ -1,0 +1,200 @@
+//! Programs about to be started: what the kernel is to start, and whether the shim will be in it.
+
+use crate::content::{open_stored, with_stored};
+use crate::descriptor::record_of;
+use crate::links::put_name;
+use crate::session::{self, Session};
+use crate::sys::{self, Descriptor, call};
+use crate::target::{FOLLOW, Outcome, resolve_place, with_place};
+use copper_core::path::PATH_MAX;
+use copper_core::request::Operation;
+use core::ffi::{c_char, c_int};
+use core::mem::MaybeUninit;
+use libc::AT_FDCWD;
+
+/// Hands the directory and path to start a program by to `then`, or the error where the catalog
+/// knows that it is not there.
+///
+/// A path in the view is left as it is, since the program will see it; the kernel finds the
+/// origin's file by it.
+pub(crate) fn with_program(
+    directory: c_int,
+    path: *const c_char,
+    then: &mut dyn FnMut(Result<(c_int, *const c_char), c_int>) -> c_int,
+) -> c_int {
+    with_place(directory, path, |place| {
+        let (Some(place), Some(session)) = (place, session::known()) else {
+            return then(Ok((directory, path)));
+        };
+        resolve_place(session, place, FOLLOW, |outcome| match &outcome {
+            Outcome::Absent { errno, .. } => then(Err(*errno)),
+            Outcome::Kernel(route) if route.leads_outside() => then(Ok(route.of(directory, path))),
+            _ => {
+                let by_kernel = place.route().of(directory, path);
+                if core::ptr::eq(by_kernel.1, path) {
+                    return then(Ok(by_kernel));
+                }
+                if is_stored_script(session, &outcome, directory, path) {
+                    return then(Ok((directory, path)));
+                }
+                let mut name = [0u8; PATH_MAX + 1];
+                match put_name(session, place.scope, place.path, &mut name) {
+                    Some(_) => then(Ok((AT_FDCWD, name.as_ptr().cast()))),
+                    None => then(Ok(by_kernel)),
+                }
+            }
+        })
+    })
+}
+
+/// Files longer than this are not looked at as scripts.
+const SCRIPT_MAX: u64 = 1 << 20;
+
+/// Whether the caller's own path leads the kernel to a script in the store, so that the script
+/// can be told the name by which it was called.
+fn is_stored_script(
+    session: &'static Session,
+    outcome: &Outcome<'_>,
+    directory: c_int,
+    path: *const c_char,
+) -> bool {
+    let Outcome::Found(found) = outcome else {
+        return false;
+    };
+    let attributes = found.record.attributes();
+    if !attributes.is_regular() || attributes.size > SCRIPT_MAX {
+        return false;
+    }
+    let Some(Ok(stored)) = open_stored(found, libc::O_CLOEXEC) else {
+        return false;
+    };
+    // Closed when it goes.
+    let is_script =
+        Descriptor::from_result(stored as isize).is_some_and(|stored| is_script(stored.number()));
+    // Only what was asked for with the loader's operation lies in the mirror under its name.
+    is_script
+        && with_stored(found, Operation::Closure, |stored| stored.is_some())
+        && open(directory, path)
+            .and_then(|given| record_of(session, given.number()))
+            .is_some_and(|record| record.path() == found.record.path())
+}
+
+/// Whether a program is text that names its interpreter.
+pub(crate) fn is_script(file: c_int) -> bool {
+    let mut head = [0u8; 2];
+    read_at(file, &mut head, 0) == head.len() && head == *b"#!"
+}
+
+/// As many `#!` lines as the kernel follows, and one more.
+const SCRIPTS_MAX: usize = 6;
+/// As much as the kernel reads of a program to see what it is.
+const HEAD: usize = 256;
+
+/// Whether the dynamic loader will put preloaded libraries into a program, also where a `#!` line
+/// names another. True where it cannot be told.
+#[cold]
+#[inline(never)]
+pub(crate) fn takes_preload(directory: c_int, path: *const c_char) -> bool {
+    let mut opened = open(directory, path);
+    for _ in 0..SCRIPTS_MAX {
+        let Some(file) = opened else {
+            return true;
+        };
+        if gains_privileges(&file) {
+            return false;
+        }
+        let mut head = [0u8; HEAD];
+        let length = read_at(file.number(), &mut head, 0);
+        let Some(interpreter) = interpreter(&head[..length.min(HEAD)]) else {
+            return !head.starts_with(b"\x7fELF") || has_loader(&file);
+        };
+        if interpreter[0] != b'/' {
+            // The kernel would look for it in the store.
+            return false;
+        }
+        let mut name = [0u8; HEAD + 1];
+        name[..interpreter.len()].copy_from_slice(interpreter);
+        opened = open(AT_FDCWD, name.as_ptr().cast());
+    }
+    true
+}
+
+fn open(directory: c_int, path: *const c_char) -> Option<Descriptor> {
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
+    // SAFETY: the caller's path, or one that we have terminated.
+    Descriptor::from_result(unsafe { call!(libc::SYS_openat, directory, path, flags, 0) })
+}
+
+/// Reads at an offset; 0 where that fails.
+fn read_at(file: c_int, out: &mut [u8], offset: u64) -> usize {
+    // SAFETY: the room and its length belong together.
+    let got = unsafe { call!(libc::SYS_pread64, file, out.as_mut_ptr(), out.len(), offset) };
+    usize::try_from(got).unwrap_or(0)
+}
+
+/// The interpreter that a script names in its first line.
+fn interpreter(head: &[u8]) -> Option<&[u8]> {
+    let line = head.strip_prefix(b"#!")?;
+    let start = line.iter().position(|byte| !matches!(byte, b' ' | b'\t'))?;
+    let name = line.get(start..)?;
+    let length = name
+        .iter()
+        .position(|byte| matches!(byte, b' ' | b'\t' | b'\n' | 0))
+        .unwrap_or(name.len());
+    name.get(..length).filter(|name| !name.is_empty())
+}
+
+/// Whether the kernel starts the program with other rights, which makes the loader ignore
+/// preloads that are named by a path.
+fn gains_privileges(file: &Descriptor) -> bool {
+    let Some(status) = sys::fstat(file.number()) else {
+        return false;
+    };
+    // SAFETY: these take no argument and cannot fail.
+    let (user, group) = unsafe {
+        (
+            call!(libc::SYS_geteuid) as u32,
+            call!(libc::SYS_getegid) as u32,
+        )
+    };
+    let other_user = status.st_mode & libc::S_ISUID != 0 && status.st_uid != user;
+    let other_group = status.st_mode & libc::S_ISGID != 0 && status.st_gid != group;
+    let name = c"security.capability".as_ptr();
+    // SAFETY: asks for the attribute's length only.
+    let capabilities = unsafe { call!(libc::SYS_fgetxattr, file.number(), name, 0, 0) };
+    other_user || other_group || (user != 0 && capabilities > 0)
+}
+
+/// Plain records of the ELF format: any bytes make one.
+trait Plain {}
+impl Plain for libc::Elf64_Ehdr {}
+impl Plain for libc::Elf64_Phdr {}
+
+fn read_plain<T: Plain>(file: &Descriptor, offset: u64) -> Option<T> {
+    let mut out = MaybeUninit::<T>::zeroed();
+    // SAFETY: the bytes of `out` are initialised, and its type takes any bytes.
+    unsafe {
+        let bytes = core::slice::from_raw_parts_mut(out.as_mut_ptr().cast(), size_of::<T>());
+        (read_at(file.number(), bytes, offset) == size_of::<T>()).then(|| out.assume_init())
+    }
+}
+
+/// Whether an ELF file is a program of our own word size that names a dynamic loader.
+fn has_loader(file: &Descriptor) -> bool {
+    const CLASS_64: u8 = 2;
+    const PT_INTERP: u32 = 3;
+    let Some(header) = read_plain::<libc::Elf64_Ehdr>(file, 0) else {
+        return false;
+    };
+    if header.e_ident[4] != CLASS_64 {
+        return false;
+    }
+    (0..u64::from(header.e_phnum)).any(|index| {
+        let offset = index * u64::from(header.e_phentsize);
+        header
+            .e_phoff
+            .checked_add(offset)
+            .and_then(|offset| read_plain::<libc::Elf64_Phdr>(file, offset))
+            .is_some_and(|part| part.p_type == PT_INTERP)
+    })
+}

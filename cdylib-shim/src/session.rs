@@ -1,0 +1,466 @@
+//! What this process knows of its helper: the mapped catalog, the covered prefixes, the alarm
+//! page. Made at the first call that may concern a covered path, without locks or allocation.
+//!
+//! While one thread makes it, and for ever where there is no helper, all calls pass through.
+
+use crate::sys::{self, Descriptor, call};
+use copper_core::catalog::layout::{self, Alarm, SEGMENTS, header};
+use copper_core::catalog::memory::{Mapping, Segmented, Segments};
+use copper_core::catalog::reader::Reader;
+use copper_core::location;
+use copper_core::path::{self, Sieve};
+use copper_core::request;
+use copper_core::store::{self, FilesStart};
+use core::cell::UnsafeCell;
+use core::ffi::{CStr, c_char};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+/// The catalog as this process sees it.
+pub(crate) type Catalog = Reader<Segmented<&'static Mapped>>;
+
+/// The catalog's segments, mapped as they come into use.
+pub(crate) struct Mapped {
+    segments: [AtomicPtr<u8>; SEGMENTS],
+    /// `/proc/PID/fd/N`, NUL-terminated, and what file it was, to map more of the same later.
+    file: UnsafeCell<([u8; 64], u64, u64)>,
+}
+
+// SAFETY: `file` is written before the session is published and never again.
+unsafe impl Sync for Mapped {}
+
+const PREFIXES_MAX: usize = 64;
+const TEXT_MAX: usize = 8192;
+
+/// All that is known, once there is a helper.
+pub(crate) struct Session {
+    /// The catalog.
+    pub(crate) catalog: Catalog,
+    /// Root of the store's mirror.
+    pub(crate) mirror: &'static [u8],
+    /// The view's directory.
+    pub(crate) view: &'static [u8],
+    /// What the paths of stored files begin with.
+    pub(crate) files: FilesStart,
+    /// Device number of the store.
+    pub(crate) store_device: u64,
+    /// The user.
+    pub(crate) uid: u32,
+    runtime: [u8; RUNTIME_PATH_MAX],
+    runtime_length: usize,
+    alarm: *const AtomicU64,
+    prefixes: [&'static [u8]; PREFIXES_MAX],
+    prefixes_length: usize,
+    /// Of the view, the mirror and the prefixes, in this order.
+    sieves: [Sieve; PREFIXES_MAX + 2],
+}
+
+/// Runtime directories longer than this do not fit a socket's address anyway.
+const RUNTIME_PATH_MAX: usize = 90;
+
+const UNTRIED: u32 = 0;
+const MAKING: u32 = 1;
+const READY: u32 = 2;
+const OFF: u32 = 3;
+
+struct Global {
+    state: AtomicU32,
+    session: UnsafeCell<Option<Session>>,
+    /// Covered prefixes from the environment, in normal form.
+    text: UnsafeCell<[u8; TEXT_MAX]>,
+}
+
+// SAFETY: the cells are written by the one thread that moved `state` from UNTRIED to MAKING, and
+// read by others only after READY, which it stores with release order.
+unsafe impl Sync for Global {}
+
+static GLOBAL: Global = Global {
+    state: AtomicU32::new(UNTRIED),
+    session: UnsafeCell::new(None),
+    text: UnsafeCell::new([0; TEXT_MAX]),
+};
+
+static MAPPED: Mapped = Mapped {
+    segments: [const { AtomicPtr::new(core::ptr::null_mut()) }; SEGMENTS],
+    file: UnsafeCell::new(([0; 64], 0, 0)),
+};
+
+/// This process is not what it was when the session was made: another user, another root.
+static SWITCHED_OFF: AtomicBool = AtomicBool::new(false);
+
+/// Stops believing the catalog, for ever; descriptors in the store are still understood.
+pub(crate) fn switch_off() {
+    SWITCHED_OFF.store(true, Ordering::Relaxed);
+}
+
+unsafe extern "C" {
+    static environ: *const *const c_char;
+}
+
+/// The session, if there was a helper when this process first looked, even if it is gone now:
+/// enough to translate descriptors and working directories in the store back to the origin.
+#[inline]
+pub(crate) fn known() -> Option<&'static Session> {
+    match GLOBAL.state.load(Ordering::Acquire) {
+        // SAFETY: READY was stored after the session was complete; it never changes again.
+        READY => unsafe { (*GLOBAL.session.get()).as_ref() },
+        UNTRIED => make(),
+        _ => None,
+    }
+}
+
+/// Looks for the helper while the environment is still what the process was given: `env -i` has
+/// cleared its own before it makes its first call about a file.
+#[ctor::ctor(unsafe)]
+fn at_load() {
+    known();
+}
+
+#[cold]
+#[inline(never)]
+fn make() -> Option<&'static Session> {
+    // SAFETY: reading the pointer that libc keeps.
+    if unsafe { environ.is_null() } {
+        return None;
+    }
+    let won = GLOBAL
+        .state
+        .compare_exchange(UNTRIED, MAKING, Ordering::Acquire, Ordering::Relaxed);
+    if won.is_err() {
+        return None;
+    }
+    let made = Session::make();
+    let state = if made.is_some() { READY } else { OFF };
+    // SAFETY: this thread alone won the right to write; nobody reads before READY.
+    unsafe { *GLOBAL.session.get() = made };
+    GLOBAL.state.store(state, Ordering::Release);
+    known()
+}
+
+/// The value of an environment variable, as the process was given it or has changed it since.
+pub(crate) fn variable(name: &str) -> Option<&'static [u8]> {
+    // SAFETY: environ is a NULL-terminated array of NUL-terminated strings.
+    unsafe {
+        let mut entry = environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            let text = CStr::from_ptr(*entry).to_bytes();
+            if text.len() > name.len()
+                && text[name.len()] == b'='
+                && &text[..name.len()] == name.as_bytes()
+            {
+                return Some(&text[name.len() + 1..]);
+            }
+            entry = entry.add(1);
+        }
+    }
+    None
+}
+
+impl Session {
+    fn make() -> Option<Session> {
+        if variable(location::DISABLE_VARIABLE).is_some_and(|value| value == b"1") {
+            return None;
+        }
+        // SAFETY: takes no argument and cannot fail.
+        let uid = unsafe { call!(libc::SYS_geteuid) } as u32;
+        let mut runtime = [0; RUNTIME_PATH_MAX];
+        let runtime_length = find_runtime(uid, &mut runtime)?;
+        let directory = &runtime[..runtime_length];
+        check_directory(directory, uid)?;
+        let alarm = map_alarm(directory, uid)?;
+        map_first_segment(directory, uid)?;
+        let catalog: Catalog = Reader::new(Segmented(&MAPPED));
+        let ours = catalog.is_ours() && catalog.word(header::UID) == u64::from(uid);
+        if !ours || catalog.word(header::STATE) != layout::SERVING {
+            return None;
+        }
+        let store_device = catalog.word(header::STORE_DEVICE);
+        let mut session = Session {
+            catalog,
+            mirror: b"",
+            view: b"",
+            files: FilesStart::new(b"/")?,
+            store_device,
+            uid,
+            runtime,
+            runtime_length,
+            alarm,
+            prefixes: [b""; PREFIXES_MAX],
+            prefixes_length: 0,
+            sieves: [Sieve::default(); PREFIXES_MAX + 2],
+        };
+        session.take_strings()?;
+        session.take_environment();
+        session.set_sieves();
+        Some(session)
+    }
+
+    fn take_strings(&mut self) -> Option<()> {
+        // The strings lie in the catalog's first segment, which is never unmapped.
+        let catalog: Reader<Segmented<&'static Mapped>> = Reader::new(Segmented(&MAPPED));
+        let mut strings = catalog.strings().map(|text| {
+            // SAFETY: the memory stays mapped for the life of the process.
+            unsafe { core::slice::from_raw_parts(text.as_ptr(), text.len()) }
+        });
+        self.mirror = strings.next()?;
+        self.files = FilesStart::new(self.mirror)?;
+        self.view = strings.next()?;
+        strings.next()?;
+        strings.for_each(|prefix| self.cover(prefix));
+        (!self.mirror.is_empty()).then_some(())
+    }
+
+    fn set_sieves(&mut self) {
+        let roots = [self.view, self.mirror].into_iter().chain(self.prefixes());
+        let mut sieves = [Sieve::default(); PREFIXES_MAX + 2];
+        sieves
+            .iter_mut()
+            .zip(roots)
+            .for_each(|(sieve, root)| *sieve = Sieve::new(root));
+        self.sieves = sieves;
+    }
+
+    fn take_environment(&mut self) {
+        let Some(list) = variable(location::PATHS_VARIABLE) else {
+            return;
+        };
+        // SAFETY: this thread alone makes the session; nobody reads the text before READY.
+        let mut room: &'static mut [u8] = unsafe { &mut *GLOBAL.text.get() };
+        for given in list.split(|&byte| byte == b':') {
+            if given.first() != Some(&b'/') {
+                continue;
+            }
+            let Some(tidied) = path::tidy(given, room) else {
+                continue;
+            };
+            let (text, rest) = room.split_at_mut(tidied.length);
+            room = rest;
+            self.cover(text);
+        }
+    }
+
+    fn cover(&mut self, prefix: &'static [u8]) {
+        let allowed = path::may_be_covered(prefix)
+            && !path::is_within(prefix, self.view)
+            && !path::is_within(prefix, self.mirror);
+        if allowed && self.prefixes_length < PREFIXES_MAX && !self.prefixes().any(|p| p == prefix) {
+            self.prefixes[self.prefixes_length] = prefix;
+            self.prefixes_length += 1;
+        }
+    }
+
+    /// Whether `path`, absolute, may lie below the view, the mirror or a prefix; cheap, and no
+    /// for most paths of most programs.
+    #[inline]
+    pub(crate) fn may_concern(&self, path: &[u8]) -> bool {
+        let word = path::first_word(path);
+        // `//`, `/./` and `/../` at the start hide the first component.
+        matches!(path.get(1), None | Some(b'/' | b'.'))
+            || self.sieves[..self.prefixes_length + 2]
+                .iter()
+                .any(|sieve| sieve.passes(word))
+    }
+
+    /// The covered prefixes.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = &'static [u8]> + use<> {
+        self.prefixes.into_iter().take(self.prefixes_length)
+    }
+
+    /// The view, as far as the sieve of the first word lets it through; empty where it does not.
+    #[inline]
+    pub(crate) fn view_for(&self, word: u64) -> &'static [u8] {
+        if self.sieves[0].passes(word) { self.view } else { b"" }
+    }
+
+    /// Whether `path` lies below a covered prefix.
+    #[inline]
+    pub(crate) fn covers(&self, path: &[u8]) -> bool {
+        self.prefixes[..self.prefixes_length]
+            .iter()
+            .any(|prefix| path::is_within(path, prefix))
+    }
+
+    /// The origin's name of what lies at `stored` in the store.
+    pub(crate) fn origin_of_stored<'p>(&'static self, stored: &'p [u8]) -> Option<&'p [u8]> {
+        if let Some(origin) = path::below(stored, self.mirror) {
+            return Some(origin);
+        }
+        let inode = store::inode_of_file(self.mirror, stored)?;
+        Some(self.catalog.by_store_inode(inode)?.path())
+    }
+
+    /// The runtime directory.
+    pub(crate) fn runtime(&self) -> &[u8] {
+        &self.runtime[..self.runtime_length]
+    }
+
+    /// The helper serves, and every change that a process made was told to it.
+    #[inline]
+    pub(crate) fn is_believable(&self) -> bool {
+        !SWITCHED_OFF.load(Ordering::Relaxed)
+            && self.catalog.word(header::STATE) == layout::SERVING
+            && self.alarm_word(Alarm::RAISED).load(Ordering::Acquire)
+                == self.catalog.word(header::ALARMS_SEEN)
+    }
+
+    /// A word of the alarm page.
+    pub(crate) fn alarm_word(&self, at: usize) -> &'static AtomicU64 {
+        // SAFETY: the page is mapped for the life of the process and `at` is one of its words.
+        unsafe { &*self.alarm.add(at / 8) }
+    }
+}
+
+// SAFETY: the raw pointer is to a shared page of atomics.
+unsafe impl Sync for Session {}
+// SAFETY: nothing in it belongs to a thread.
+unsafe impl Send for Session {}
+
+fn find_runtime(uid: u32, out: &mut [u8; RUNTIME_PATH_MAX]) -> Option<usize> {
+    if let Some(given) = variable(location::RUNTIME_VARIABLE).filter(|given| !given.is_empty()) {
+        out.get_mut(..given.len())?.copy_from_slice(given);
+        return Some(given.len());
+    }
+    let job = location::JOB_VARIABLES
+        .iter()
+        .find_map(|name| variable(name).filter(|value| !value.is_empty()));
+    let mut made = [0; location::RUNTIME_MAX];
+    let length = location::runtime_directory(uid, job, &mut made);
+    out.get_mut(..length)?.copy_from_slice(&made[..length]);
+    Some(length)
+}
+
+/// A path below the runtime directory, NUL-terminated.
+pub(crate) fn runtime_path(directory: &[u8], name: &str) -> Option<[u8; 128]> {
+    let mut path = [0; 128];
+    let end = directory.len() + 1 + name.len();
+    path.get_mut(..directory.len())?.copy_from_slice(directory);
+    *path.get_mut(directory.len())? = b'/';
+    path.get_mut(directory.len() + 1..end)?
+        .copy_from_slice(name.as_bytes());
+    (end < path.len()).then_some(path)
+}
+
+/// The runtime directory must be the user's own and closed to others.
+fn check_directory(directory: &[u8], uid: u32) -> Option<()> {
+    let path = runtime_path(directory, ".")?;
+    let opened = sys::open(path.as_ptr(), libc::O_PATH | libc::O_DIRECTORY)?;
+    let status = sys::fstat(opened.number())?;
+    (status.st_uid == uid && status.st_mode & 0o077 == 0).then_some(())
+}
+
+/// Opens one of the helper's memory files: a regular file of this user that cannot shrink.
+///
+/// `O_NONBLOCK` keeps an open of something else (after the helper died and its process id was
+/// given away) from waiting.
+fn open_memory(path: *const u8, flags: i32, uid: u32) -> Option<(Descriptor, libc::stat)> {
+    let opened = sys::open(path, flags | libc::O_NONBLOCK | libc::O_NOCTTY)?;
+    let status = sys::fstat(opened.number())?;
+    // SAFETY: asks for the seals of our own descriptor.
+    let seals = unsafe { call!(libc::SYS_fcntl, opened.number(), libc::F_GET_SEALS) };
+    let regular = status.st_mode & libc::S_IFMT == libc::S_IFREG;
+    let sealed = seals >= 0 && seals & libc::F_SEAL_SHRINK as isize != 0;
+    (regular && sealed && status.st_uid == uid).then_some((opened, status))
+}
+
+fn map_alarm(directory: &[u8], uid: u32) -> Option<*const AtomicU64> {
+    let path = runtime_path(directory, request::ALARM)?;
+    let (opened, status) = open_memory(path.as_ptr(), libc::O_RDWR, uid)?;
+    if status.st_size < Alarm::LENGTH as i64 {
+        return None;
+    }
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    map(&opened, 0, Alarm::LENGTH as u64, protection).map(|page| page.cast_const().cast())
+}
+
+fn map(opened: &Descriptor, start: u64, length: u64, protection: i32) -> Option<*mut u8> {
+    // SAFETY: a new mapping at a place of the kernel's choice; the descriptor is ours.
+    let result = unsafe {
+        call!(
+            libc::SYS_mmap,
+            0,
+            length,
+            protection,
+            libc::MAP_SHARED,
+            opened.number(),
+            start
+        )
+    };
+    (result > 0).then_some(result as *mut u8)
+}
+
+fn map_first_segment(directory: &[u8], uid: u32) -> Option<()> {
+    let link = runtime_path(directory, request::CATALOG)?;
+    let mut target = [0u8; 64];
+    // SAFETY: the path is NUL-terminated and the room's length is given.
+    let length = unsafe {
+        call!(
+            libc::SYS_readlinkat,
+            libc::AT_FDCWD,
+            link.as_ptr(),
+            target.as_mut_ptr(),
+            63
+        )
+    };
+    if length <= 0 || !target.starts_with(b"/proc/") {
+        return None;
+    }
+    let (opened, status) = open_memory(target.as_ptr(), libc::O_RDONLY, uid)?;
+    // SAFETY: this thread alone makes the session; nobody reads the cell before READY.
+    unsafe { *MAPPED.file.get() = (target, status.st_dev, status.st_ino) };
+    if (status.st_size as u64) < layout::segment_length(0) {
+        return None;
+    }
+    MAPPED.put(
+        0,
+        map(&opened, 0, layout::segment_length(0), libc::PROT_READ)?,
+    );
+    Some(())
+}
+
+impl Mapped {
+    /// Keeps a segment's mapping, or drops it where another thread was first.
+    fn put(&self, index: usize, base: *mut u8) {
+        let length = layout::segment_length(index);
+        // SAFETY: the mapping is ours alone until it is published; advice changes no content.
+        unsafe { call!(libc::SYS_madvise, base, length, libc::MADV_DONTDUMP) };
+        let null = core::ptr::null_mut();
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        if self.segments[index]
+            .compare_exchange(null, base, order.0, order.1)
+            .is_err()
+        {
+            // SAFETY: nobody else saw this mapping.
+            unsafe { call!(libc::SYS_munmap, base, length) };
+        }
+    }
+
+    #[cold]
+    fn map_more(&self, index: usize) -> Option<()> {
+        // SAFETY: written before the session was published.
+        let (path, device, inode) = unsafe { &*self.file.get() };
+        let opened = sys::open(path.as_ptr(), libc::O_NONBLOCK | libc::O_NOCTTY)?;
+        let status = sys::fstat(opened.number())?;
+        let start = layout::segment_start(index);
+        let length = layout::segment_length(index);
+        let same = status.st_dev == *device && status.st_ino == *inode;
+        if !same || (status.st_size as u64) < start + length {
+            return None;
+        }
+        self.put(index, map(&opened, start, length, libc::PROT_READ)?);
+        Some(())
+    }
+}
+
+impl Segments for &'static Mapped {
+    #[inline]
+    fn segment(&self, index: usize) -> Option<Mapping> {
+        let place = self.segments.get(index)?;
+        let mut base = place.load(Ordering::Acquire);
+        if base.is_null() {
+            self.map_more(index)?;
+            base = place.load(Ordering::Acquire);
+        }
+        // SAFETY: mapped for the life of the process, sealed against shrinking, written by the
+        // helper alone.
+        (!base.is_null()).then(|| unsafe { Mapping::new(base, layout::segment_length(index)) })
+    }
+}

@@ -1,0 +1,190 @@
+//! `fopen` and `freopen`, which open inside libc: a file that is only read is opened by the
+//! store's name for it, so that everything else about the stream is libc's own.
+
+use crate::content::with_stored;
+use crate::open::{may_write, told};
+use crate::original::{hooks, original};
+use crate::sys::set_errno;
+use crate::target::{FOLLOW, Outcome, Scope, with_place, with_target};
+use copper_core::request::Operation;
+use core::ffi::{CStr, c_char, c_int};
+use libc::{AT_FDCWD, FILE};
+
+/// The flags of `open` that a mode string means.
+fn flags_of(mode: *const c_char) -> c_int {
+    // SAFETY: libc's contract makes the mode NUL-terminated.
+    let mode = if mode.is_null() {
+        b""
+    } else {
+        unsafe { CStr::from_ptr(mode) }.to_bytes()
+    };
+    let modifiers = mode.split(|&byte| byte == b',').next().unwrap_or(b"");
+    let plus = modifiers.contains(&b'+');
+    let access = if plus { libc::O_RDWR } else { libc::O_WRONLY };
+    let exclusive = if modifiers.contains(&b'x') {
+        libc::O_EXCL
+    } else {
+        0
+    };
+    match mode.first() {
+        Some(b'w') => access | libc::O_CREAT | libc::O_TRUNC | exclusive,
+        Some(b'a') => access | libc::O_CREAT | exclusive,
+        _ if plus => libc::O_RDWR,
+        _ => libc::O_RDONLY,
+    }
+}
+
+fn nothing(errno: c_int) -> *mut FILE {
+    set_errno(errno);
+    core::ptr::null_mut()
+}
+
+/// Opens a stream, with libc's part given.
+fn common(
+    path: *const c_char,
+    mode: *const c_char,
+    libc_opens: impl Fn(*const c_char) -> *mut FILE,
+) -> *mut FILE {
+    let flags = flags_of(mode);
+    if may_write(flags) {
+        return for_writing(path, flags, libc_opens);
+    }
+    with_target(AT_FDCWD, path, FOLLOW, |outcome| match outcome {
+        Outcome::Kernel(route) => libc_opens(route.path(path)),
+        Outcome::Absent { errno, .. } => nothing(errno),
+        Outcome::Found(found) => {
+            let attributes = found.record.attributes();
+            if !attributes.is_regular() && !attributes.is_directory() {
+                return libc_opens(found.route.path(path));
+            }
+            with_stored(&found, Operation::Content, |stored| {
+                let stream = stored.map_or(core::ptr::null_mut(), |name| libc_opens(name.as_ptr()));
+                if stream.is_null() {
+                    libc_opens(found.route.path(path))
+                } else {
+                    stream
+                }
+            })
+        }
+    })
+}
+
+fn for_writing(
+    path: *const c_char,
+    flags: c_int,
+    libc_opens: impl Fn(*const c_char) -> *mut FILE,
+) -> *mut FILE {
+    let (route, scope) = with_place(AT_FDCWD, path, |place| match place {
+        None => (None, None),
+        Some(place) => (Some(place.route().path(path)), Some(place.scope)),
+    });
+    match (route, scope) {
+        (_, Some(Scope::View)) => in_view(path, flags, libc_opens),
+        (Some(_), Some(Scope::Prefix)) => under_prefix(path, libc_opens),
+        _ => libc_opens(path),
+    }
+}
+
+fn under_prefix(path: *const c_char, libc_opens: impl Fn(*const c_char) -> *mut FILE) -> *mut FILE {
+    let stream = with_place(AT_FDCWD, path, |place| {
+        libc_opens(place.map_or(path, |place| place.route().path(path)))
+    });
+    if !stream.is_null() {
+        told(AT_FDCWD, path, Operation::Writing);
+    }
+    stream
+}
+
+/// In the view `open` says what is wrong; a device or a pipe it opens, and libc opens it again.
+fn in_view(
+    path: *const c_char,
+    flags: c_int,
+    libc_opens: impl Fn(*const c_char) -> *mut FILE,
+) -> *mut FILE {
+    // SAFETY: the caller's own path.
+    if unsafe { crate::open::open(path, flags & !libc::O_TRUNC | libc::O_NONBLOCK, 0o666) } < 0 {
+        return core::ptr::null_mut();
+    }
+    libc_opens(path)
+}
+
+/// Defines the names of `fopen`.
+macro_rules! fopen_hooks {
+    ($($name:ident)*) => {$(
+        hooks! { fn $name(path: *const c_char, mode: *const c_char) -> *mut FILE {
+            common(path, mode, |path| {
+                original!(
+                    fn $name(path: *const c_char, mode: *const c_char) -> *mut FILE;
+                    or core::ptr::null_mut()
+                )
+            })
+        } }
+    )*};
+}
+
+fopen_hooks! { fopen fopen64 _IO_fopen }
+
+/// Defines the names of `freopen`.
+macro_rules! freopen_hooks {
+    ($($name:ident)*) => {$(
+        hooks! { fn $name(
+            path: *const c_char,
+            mode: *const c_char,
+            stream: *mut FILE,
+        ) -> *mut FILE {
+            let reopen = |path: *const c_char| {
+                original!(
+                    fn $name(
+                        path: *const c_char, mode: *const c_char, stream: *mut FILE,
+                    ) -> *mut FILE;
+                    or core::ptr::null_mut()
+                )
+            };
+            if path.is_null() { reopen(path) } else { reopen_common(path, mode, reopen) }
+        } }
+    )*};
+}
+
+freopen_hooks! { freopen freopen64 }
+
+/// `freopen` closes the old stream whatever happens, so libc must be called exactly once.
+fn reopen_common(
+    path: *const c_char,
+    mode: *const c_char,
+    reopen: impl FnOnce(*const c_char) -> *mut FILE,
+) -> *mut FILE {
+    if may_write(flags_of(mode)) {
+        return reopen_for_writing(path, reopen);
+    }
+    with_target(AT_FDCWD, path, FOLLOW, |outcome| match outcome {
+        Outcome::Found(found) if found.record.attributes().is_regular() => {
+            with_stored(&found, Operation::Content, |stored| {
+                reopen(stored.map_or(found.route.path(path), CStr::as_ptr))
+            })
+        }
+        Outcome::Found(found) => reopen(found.route.path(path)),
+        Outcome::Kernel(route) => reopen(route.path(path)),
+        Outcome::Absent { .. } => reopen(path),
+    })
+}
+
+fn reopen_for_writing(
+    path: *const c_char,
+    reopen: impl FnOnce(*const c_char) -> *mut FILE,
+) -> *mut FILE {
+    let in_view = with_place(AT_FDCWD, path, |place| {
+        place.is_some_and(|place| place.scope == Scope::View)
+    });
+    if in_view {
+        // An empty name fails in libc, which closes the stream as it should.
+        reopen(c"".as_ptr());
+        return nothing(libc::EROFS);
+    }
+    let stream = with_place(AT_FDCWD, path, |place| {
+        reopen(place.map_or(path, |place| place.route().path(path)))
+    });
+    if !stream.is_null() {
+        told(AT_FDCWD, path, Operation::Writing);
+    }
+    stream
+}

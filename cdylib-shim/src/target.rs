@@ -1,0 +1,621 @@
+//! From the arguments of a file call to what the catalog says of them.
+//!
+//! [`with_target`] is the way in for all calls that only look: it finds out whether the path
+//! concerns us, resolves it, asks the helper once where something is unknown, and hands the
+//! outcome to a closure. Large buffers live in functions that the common case does not enter, so
+//! that a hit needs little stack (signal handlers run on small ones).
+
+use crate::ask::ask;
+use crate::session::{self, Session};
+use crate::sys::{self, call};
+use copper_core::catalog::reader::Record;
+use copper_core::catalog::resolve::{self, Ending, Resolution, Walk};
+use copper_core::path::{self, PATH_MAX};
+use copper_core::request::{Operation, Outcome as Reply};
+use core::ffi::{CStr, c_char, c_int, c_void};
+
+/// A link at the end of the path is followed.
+pub(crate) const FOLLOW: Ending = Ending {
+    follow: true,
+    directory: false,
+};
+/// A link at the end of the path is meant itself.
+pub(crate) const NO_FOLLOW: Ending = Ending {
+    follow: false,
+    directory: false,
+};
+
+/// How a covered path was named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Below the view: read-only.
+    View,
+    /// By its own name, below a covered prefix: writes reach the origin.
+    Prefix,
+}
+
+/// Where a call goes when the kernel has to answer it.
+#[derive(Clone, Copy)]
+pub(crate) struct Route {
+    /// An absolute path to use in place of the caller's; null for the caller's own.
+    instead: *const c_char,
+    /// The path is covered, in this way, but only the origin can answer for it.
+    covered: Option<Scope>,
+}
+
+impl Route {
+    const AS_GIVEN: Route = Route {
+        instead: core::ptr::null(),
+        covered: None,
+    };
+
+    fn outside(path: *const c_char) -> Route {
+        Route {
+            instead: path,
+            covered: None,
+        }
+    }
+
+    fn covered(scope: Scope, instead: *const c_char) -> Route {
+        Route {
+            instead,
+            covered: Some(scope),
+        }
+    }
+
+    /// Whether the path lies in the view, which is read-only whoever answers.
+    pub(crate) fn is_in_view(self) -> bool {
+        self.covered == Some(Scope::View)
+    }
+
+    /// Whether a covered name led to a path that is not covered, and is the route's own.
+    pub(crate) fn leads_outside(self) -> bool {
+        self.covered.is_none() && !self.instead.is_null()
+    }
+
+    /// The directory descriptor and the path to call the kernel with.
+    pub(crate) fn of(self, directory: c_int, path: *const c_char) -> (c_int, *const c_char) {
+        if self.instead.is_null() {
+            (directory, path)
+        } else {
+            (libc::AT_FDCWD, self.instead)
+        }
+    }
+
+    /// The path to call the kernel with, for calls that take no directory descriptor.
+    pub(crate) fn path(self, path: *const c_char) -> *const c_char {
+        self.of(libc::AT_FDCWD, path).1
+    }
+}
+
+/// A covered path that exists.
+#[derive(Clone, Copy)]
+pub(crate) struct Found<'a> {
+    pub(crate) session: &'static Session,
+    pub(crate) record: Record<'a>,
+    pub(crate) scope: Scope,
+    /// Where to go for what the catalog does not hold.
+    pub(crate) route: Route,
+}
+
+impl Found<'static> {
+    /// A record that was found earlier, e.g. behind a descriptor; the origin's name leads to it.
+    pub(crate) fn again(
+        session: &'static Session,
+        record: Record<'static>,
+        scope: Scope,
+    ) -> Found<'static> {
+        let route = Route::covered(scope, record.path_terminated().as_ptr());
+        Found {
+            session,
+            record,
+            scope,
+            route,
+        }
+    }
+}
+
+/// What became of a path.
+pub(crate) enum Outcome<'a> {
+    /// The kernel answers.
+    Kernel(Route),
+    /// It is covered and exists.
+    Found(Found<'a>),
+    /// It is covered and does not exist.
+    Absent {
+        errno: c_int,
+        /// Only its last component is missing.
+        creatable: bool,
+        scope: Scope,
+    },
+}
+
+/// Which canonical paths a walk may answer for.
+pub(crate) struct Reach<'s> {
+    session: &'s Session,
+    scope: Scope,
+}
+
+impl<'s> Reach<'s> {
+    fn parent_of_view(&self) -> &'s [u8] {
+        path::split_last(self.session.view).0
+    }
+}
+
+impl resolve::Scope for Reach<'_> {
+    fn covers(&self, path: &[u8]) -> bool {
+        match self.scope {
+            Scope::View => !path::is_node_local(path) || self.session.covers(path),
+            Scope::Prefix => self.session.covers(path),
+        }
+    }
+
+    fn leads_inside(&self, path: &[u8]) -> bool {
+        match self.scope {
+            Scope::View => self.covers(path),
+            Scope::Prefix => {
+                self.covers(path) || self.session.prefixes().any(|p| path::is_within(p, path))
+            }
+        }
+    }
+
+    fn above_root(&self) -> Option<&[u8]> {
+        (self.scope == Scope::View).then(|| self.parent_of_view())
+    }
+}
+
+/// An absolute path that concerns us: its scope, the origin's name for it, and where the kernel
+/// finds it.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'p> {
+    pub(crate) scope: Scope,
+    /// Absolute; may hold `..` unless the text it was made from was in normal form.
+    pub(crate) path: &'p [u8],
+    route: Route,
+}
+
+/// Looks at an absolute path without empty or `.` components, followed by a NUL in memory.
+#[inline]
+fn classify<'p>(session: &'static Session, text: &'p [u8]) -> Option<Place<'p>> {
+    if let Some(origin) = path::below(text, session.view_for(path::first_word(text))) {
+        let hidden = path::is_node_local(origin) && !session.covers(origin);
+        return (!hidden).then(|| Place::new(Scope::View, origin, core::ptr::null()));
+    }
+    if session.covers(text) {
+        return Some(Place::new(Scope::Prefix, text, core::ptr::null()));
+    }
+    in_store(session, text)
+}
+
+/// A path in the store that has come back from the kernel or from the loader.
+#[cold]
+fn in_store<'p>(session: &'static Session, text: &'p [u8]) -> Option<Place<'p>> {
+    let origin = session.origin_of_stored(text)?;
+    let scope = if session.covers(origin) {
+        Scope::Prefix
+    } else {
+        Scope::View
+    };
+    // The root of the mirror is named without a slash, so its origin is not a part of the text.
+    let root = origin == b"/";
+    let instead = if root {
+        c"/".as_ptr()
+    } else {
+        origin.as_ptr().cast()
+    };
+    Some(Place::new(scope, origin, instead))
+}
+
+/// Whether a pointer is one that the kernel answers with `EFAULT`: null, or in the first page,
+/// which is never mapped. Programs probe with such; other bad pointers fault in libc as well.
+#[inline]
+pub(crate) fn is_bad_pointer(pointer: *const c_void) -> bool {
+    (pointer as usize) < 4096
+}
+
+/// The bytes of a caller's path; `None` where it is null, empty or too long, which is the
+/// kernel's to say.
+#[inline]
+pub(crate) fn text<'p>(path: *const c_char) -> Option<&'p [u8]> {
+    if is_bad_pointer(path.cast()) {
+        return None;
+    }
+    // SAFETY: libc's contract makes the path NUL-terminated.
+    let bytes = unsafe { CStr::from_ptr(path) }.to_bytes();
+    (!bytes.is_empty() && bytes.len() <= PATH_MAX).then_some(bytes)
+}
+
+/// Finds out what the path of a call is, and hands it to `then`.
+#[inline]
+pub(crate) fn with_target<R>(
+    directory: c_int,
+    path: *const c_char,
+    ending: Ending,
+    then: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
+    let Some(bytes) = text(path) else {
+        return then(Outcome::Kernel(Route::AS_GIVEN));
+    };
+    let Some(session) = session::known() else {
+        return then(Outcome::Kernel(Route::AS_GIVEN));
+    };
+    if bytes[0] != b'/' {
+        return relative(session, directory, bytes, ending, then);
+    }
+    if !session.may_concern(bytes) {
+        return then(Outcome::Kernel(Route::AS_GIVEN));
+    }
+    if !path::shape(bytes).normal {
+        return untidy(session, bytes, ending, then);
+    }
+    match classify(session, bytes) {
+        None => then(Outcome::Kernel(Route::AS_GIVEN)),
+        Some(place) => at_place(session, place, ending, then),
+    }
+}
+
+#[inline]
+fn at_place<R>(
+    session: &'static Session,
+    place: Place<'_>,
+    ending: Ending,
+    then: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
+    if !session.is_believable() {
+        return then(Outcome::Kernel(place.route));
+    }
+    match resolve::look_up(&session.catalog, place.path, ending) {
+        Some(resolution) => then(outcome(session, place, resolution)),
+        None => walk(session, place, ending, then),
+    }
+}
+
+#[inline]
+fn outcome<'a>(session: &'static Session, place: Place<'_>, found: Resolution<'a>) -> Outcome<'a> {
+    match found {
+        Resolution::Found(record) => Outcome::Found(Found {
+            session,
+            record,
+            scope: place.scope,
+            route: place.route,
+        }),
+        Resolution::Absent { errno, creatable } => Outcome::Absent {
+            errno,
+            creatable,
+            scope: place.scope,
+        },
+        _ => Outcome::Kernel(place.route),
+    }
+}
+
+/// The walk, link by link, with one question to the helper where it gets stuck.
+#[cold]
+#[inline(never)]
+fn walk<R>(
+    session: &'static Session,
+    place: Place<'_>,
+    ending: Ending,
+    then: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
+    let reach = Reach {
+        session,
+        scope: place.scope,
+    };
+    let mut walk = Walk::new();
+    let mut resolution = walk.run(&session.catalog, &reach, place.path, ending);
+    if matches!(resolution, Resolution::Unknown)
+        && ask(session, Operation::Resolve, place.path, b"") == Reply::Known
+    {
+        resolution = walk.run(&session.catalog, &reach, place.path, ending);
+    }
+    match resolution {
+        Resolution::Outside => then(Outcome::Kernel(Route::outside(
+            walk.canonical_terminated().as_ptr(),
+        ))),
+        other => then(outcome(session, place, other)),
+    }
+}
+
+/// A path with empty, `.` or `..` components or a trailing slash.
+#[cold]
+#[inline(never)]
+fn untidy<R>(
+    session: &'static Session,
+    bytes: &[u8],
+    ending: Ending,
+    then: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
+    let mut room = [0u8; PATH_MAX + 1];
+    let Some(tidied) = path::tidy(bytes, &mut room[..PATH_MAX]) else {
+        return then(Outcome::Kernel(Route::AS_GIVEN));
+    };
+    room[tidied.length] = 0;
+    at_tidied(session, &room, tidied, ending, then)
+}
+
+fn at_tidied<R>(
+    session: &'static Session,
+    room: &[u8; PATH_MAX + 1],
+    tidied: path::Tidied,
+    ending: Ending,
+    then: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
+    let Some(place) = classify(session, &room[..tidied.length]) else {
+        return then(Outcome::Kernel(Route::AS_GIVEN));
+    };
+    let directory = ending.directory || tidied.wants_directory;
+    let ending = Ending {
+        follow: ending.follow || directory,
+        directory,
+    };
+    if !session.is_believable() {
+        return then(Outcome::Kernel(place.route));
+    }
+    if tidied.parents {
+        walk(session, place, ending, then)
+    } else {
+        at_place(session, place, ending, then)
+    }
+}
+
+/// A path relative to the working directory or to a directory's descriptor.
+#[cold]
+#[inline(never)]
+fn relative<R>(
+    session: &'static Session,
+    directory: c_int,
+    bytes: &[u8],
+    ending: Ending,
+    then: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
+    let mut room = [0u8; PATH_MAX + 1];
+    match join(session, directory, bytes, &mut room, Thorough::No) {
+        Joined::Elsewhere => then(Outcome::Kernel(Route::AS_GIVEN)),
+        Joined::Text(tidied) => at_tidied(session, &room, tidied, ending, then),
+        Joined::Store(tidied, scope) => {
+            let place = Place::new(scope, &room[..tidied.length], room.as_ptr().cast());
+            let directory = ending.directory || tidied.wants_directory;
+            let ending = Ending {
+                follow: ending.follow || directory,
+                directory,
+            };
+            if !session.is_believable() {
+                return then(Outcome::Kernel(place.route));
+            }
+            walk_or_look_up(session, place, tidied.parents, ending, then)
+        }
+    }
+}
+
+fn walk_or_look_up<R>(
+    session: &'static Session,
+    place: Place<'_>,
+    parents: bool,
+    ending: Ending,
+    then: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
+    if parents {
+        walk(session, place, ending, then)
+    } else {
+        at_place(session, place, ending, then)
+    }
+}
+
+/// Whether a descriptor of a directory outside the store is worth a look at its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Thorough {
+    /// For calls that change something, and must tell.
+    Yes,
+    /// For calls that only look; the kernel answers them as well.
+    No,
+}
+
+enum Joined {
+    /// Nothing of ours.
+    Elsewhere,
+    /// An absolute path that may be covered; NUL-terminated in the room.
+    Text(path::Tidied),
+    /// A path of the origin, reached from a directory in the store; NUL-terminated in the room.
+    Store(path::Tidied, Scope),
+}
+
+/// Puts the directory in front of a relative path.
+fn join(
+    session: &'static Session,
+    directory: c_int,
+    bytes: &[u8],
+    room: &mut [u8; PATH_MAX + 1],
+    thorough: Thorough,
+) -> Joined {
+    let mut base = [0u8; PATH_MAX + 1];
+    let Some((length, scope)) = base_of(session, directory, &mut base, thorough) else {
+        return Joined::Elsewhere;
+    };
+    if scope.is_none() && !session.may_concern(&base[..length]) && !bytes.starts_with(b"..") {
+        return Joined::Elsewhere;
+    }
+    let mut whole = [0u8; 2 * PATH_MAX + 2];
+    whole[..length].copy_from_slice(&base[..length]);
+    whole[length] = b'/';
+    let end = length + 1 + bytes.len();
+    whole[length + 1..end].copy_from_slice(bytes);
+    let Some(tidied) = path::tidy(&whole[..end], &mut room[..PATH_MAX]) else {
+        return Joined::Elsewhere;
+    };
+    room[tidied.length] = 0;
+    match scope {
+        Some(scope) => Joined::Store(tidied, scope),
+        None => Joined::Text(tidied),
+    }
+}
+
+/// The absolute path of a directory. With a scope where it lies in the store: the path is then
+/// the origin's.
+fn base_of(
+    session: &'static Session,
+    directory: c_int,
+    out: &mut [u8; PATH_MAX + 1],
+    thorough: Thorough,
+) -> Option<(usize, Option<Scope>)> {
+    if directory == libc::AT_FDCWD {
+        let length = working_directory(out)?;
+        if let Some(origin) = path::below(&out[..length], session.mirror) {
+            // Only a change of directory within the view leads into the store.
+            let start = length - origin.len();
+            let origin_length = if origin == b"/" { 1 } else { origin.len() };
+            if origin == b"/" {
+                out[0] = b'/';
+            } else {
+                out.copy_within(start..length, 0);
+            }
+            return Some((origin_length, Some(Scope::View)));
+        }
+        return Some((length, None));
+    }
+    if let Some(origin) = origin_of_directory(session, directory) {
+        out.get_mut(..origin.len())?.copy_from_slice(origin);
+        let scope = if session.covers(origin) {
+            Scope::Prefix
+        } else {
+            Scope::View
+        };
+        return Some((origin.len(), Some(scope)));
+    }
+    if thorough == Thorough::No {
+        return None;
+    }
+    descriptor_path(directory, out).map(|length| (length, None))
+}
+
+/// The kernel's word for the working directory; `None` where it has no absolute path.
+pub(crate) fn working_directory(out: &mut [u8; PATH_MAX + 1]) -> Option<usize> {
+    // SAFETY: the room and its length belong together.
+    let length = unsafe { call!(libc::SYS_getcwd, out.as_mut_ptr(), out.len()) };
+    if length == -(libc::ENOENT as isize) {
+        return removed_directory(out);
+    }
+    (length > 1 && out[0] == b'/').then_some(length as usize - 1)
+}
+
+/// The name that the working directory had before it was removed, as the store's directories are
+/// when the helper ends.
+#[cold]
+fn removed_directory(out: &mut [u8; PATH_MAX + 1]) -> Option<usize> {
+    const MARK: &[u8] = b" (deleted)";
+    let length = read_link(c"/proc/self/cwd".as_ptr(), out)?;
+    let name = out[..length].strip_suffix(MARK)?.len();
+    let session = session::known()?;
+    path::below(&out[..name], session.mirror)?;
+    out[name] = 0;
+    Some(name)
+}
+
+/// The name that the kernel has for a descriptor.
+pub(crate) fn descriptor_path(descriptor: c_int, out: &mut [u8; PATH_MAX + 1]) -> Option<usize> {
+    read_link(proc_link(descriptor)?.as_ptr().cast(), out)
+}
+
+/// The absolute path that a link leads to.
+fn read_link(link: *const c_char, out: &mut [u8; PATH_MAX + 1]) -> Option<usize> {
+    // SAFETY: the link is NUL-terminated; the room and its length belong together.
+    let length = unsafe {
+        let (room, size) = (out.as_mut_ptr(), PATH_MAX);
+        call!(libc::SYS_readlinkat, libc::AT_FDCWD, link, room, size)
+    };
+    (length > 0 && out[0] == b'/').then_some(length as usize)
+}
+
+/// `/proc/self/fd/N`, NUL-terminated.
+pub(crate) fn proc_link(descriptor: c_int) -> Option<[u8; 32]> {
+    const START: &[u8] = b"/proc/self/fd/";
+    let mut link = [0u8; 32];
+    link[..START.len()].copy_from_slice(START);
+    let number = u32::try_from(descriptor).ok()?;
+    copper_core::location::decimal(u64::from(number), &mut link[START.len()..]);
+    Some(link)
+}
+
+/// The origin's name of a directory in the store that a descriptor is open on.
+pub(crate) fn origin_of_directory(
+    session: &'static Session,
+    directory: c_int,
+) -> Option<&'static [u8]> {
+    let status = sys::fstat(directory)?;
+    let ours =
+        status.st_dev == session.store_device && status.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    if !ours {
+        return None;
+    }
+    let record = session.catalog.by_store_inode(status.st_ino)?;
+    record.is_directory().then(|| record.path())
+}
+
+/// The place that a call which changes something names; `None` where it is not covered.
+///
+/// Unlike [`with_target`] this resolves nothing: whoever changes something needs the name, not
+/// what was known of it. The path handed over may hold `..`.
+pub(crate) fn with_place<R>(
+    directory: c_int,
+    path: *const c_char,
+    then: impl FnOnce(Option<Place<'_>>) -> R,
+) -> R {
+    let (Some(bytes), Some(session)) = (text(path), session::known()) else {
+        return then(None);
+    };
+    if bytes[0] == b'/' && !session.may_concern(bytes) {
+        return then(None);
+    }
+    let mut room = [0u8; PATH_MAX + 1];
+    let joined = if bytes[0] == b'/' {
+        match path::tidy(bytes, &mut room[..PATH_MAX]) {
+            Some(tidied) => Joined::Text(tidied),
+            None => Joined::Elsewhere,
+        }
+    } else {
+        join(session, directory, bytes, &mut room, Thorough::Yes)
+    };
+    match joined {
+        Joined::Elsewhere => then(None),
+        Joined::Text(tidied) => {
+            room[tidied.length] = 0;
+            then(classify(session, &room[..tidied.length]))
+        }
+        Joined::Store(tidied, scope) => then(Some(Place::new(
+            scope,
+            &room[..tidied.length],
+            room.as_ptr().cast(),
+        ))),
+    }
+}
+
+impl<'p> Place<'p> {
+    fn new(scope: Scope, path: &'p [u8], instead: *const c_char) -> Place<'p> {
+        Place {
+            scope,
+            path,
+            route: Route::covered(scope, instead),
+        }
+    }
+
+    /// Where the kernel finds it.
+    pub(crate) fn route(&self) -> Route {
+        self.route
+    }
+}
+
+/// Resolves what [`with_place`] found.
+pub(crate) fn resolve_place<R>(
+    session: &'static Session,
+    place: Place<'_>,
+    ending: Ending,
+    then: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
+    if !session.is_believable() {
+        return then(Outcome::Kernel(place.route));
+    }
+    let parents = place
+        .path
+        .split(|&byte| byte == b'/')
+        .any(|name| name == b"..");
+    walk_or_look_up(session, place, parents, ending, then)
+}

@@ -1,0 +1,143 @@
+//! `glob`, `ftw`, `nftw` and `fts`, which read directories inside libc.
+//!
+//! `glob` takes the functions it reads directories with from its caller, and is given ours. The
+//! walkers take the kernel's way to the origin; where the working directory lies in the store
+//! they are first moved to the origin's, so that they see all of it.
+
+use crate::cwd::leave_store;
+use crate::directory::{closedir, opendir, readdir};
+use crate::original::{hooks, original};
+use crate::session;
+use crate::stat::{lstat, stat};
+use crate::target::text;
+use core::ffi::{c_char, c_int, c_void};
+use libc::glob_t as Glob;
+
+/// `GLOB_ALTDIRFUNC`: the caller gives the functions that read directories.
+const ALTERNATIVE: c_int = 1 << 6;
+
+/// The whole of glibc's `glob_t`.
+#[repr(C)]
+struct Whole {
+    count: libc::size_t,
+    paths: *mut *mut c_char,
+    reserved: libc::size_t,
+    flags: c_int,
+    close: usize,
+    read: usize,
+    open: usize,
+    lstat: usize,
+    stat: usize,
+}
+
+const _: () = assert!(size_of::<Whole>() == size_of::<Glob>());
+
+type OnError = Option<unsafe extern "C" fn(*const c_char, c_int) -> c_int>;
+
+/// Lends `glob` our functions for one call.
+fn with_our_functions(flags: c_int, out: *mut Glob, glob: impl FnOnce(c_int) -> c_int) -> c_int {
+    if session::known().is_none() || flags & ALTERNATIVE != 0 || out.is_null() {
+        return glob(flags);
+    }
+    let whole = out.cast::<Whole>();
+    // SAFETY: the caller's structure, of the size checked above.
+    unsafe {
+        (*whole).close = closedir as *const () as usize;
+        (*whole).read = readdir as *const () as usize;
+        (*whole).open = opendir as *const () as usize;
+        (*whole).lstat = lstat as *const () as usize;
+        (*whole).stat = stat as *const () as usize;
+    }
+    let result = glob(flags | ALTERNATIVE);
+    // SAFETY: as above; the flag is not the caller's.
+    unsafe { (*whole).flags &= !ALTERNATIVE };
+    result
+}
+
+/// Defines the names of `glob`.
+macro_rules! glob_hooks {
+    ($($name:ident)*) => {$(
+        hooks! { fn $name(
+            pattern: *const c_char,
+            flags: c_int,
+            on_error: OnError,
+            out: *mut Glob,
+        ) -> c_int {
+            with_our_functions(flags, out, |flags| original!(
+                fn $name(
+                    pattern: *const c_char, flags: c_int, on_error: OnError, out: *mut Glob,
+                ) -> c_int;
+                or libc::GLOB_NOMATCH
+            ))
+        } }
+    )*};
+}
+
+glob_hooks! { glob glob64 }
+
+/// A walk that begins at a relative path begins at the working directory.
+fn before_walk(root: *const c_char) {
+    if text(root).is_some_and(|root| root[0] != b'/') {
+        leave_store();
+    }
+}
+
+/// Defines the names of `ftw` and `nftw`.
+macro_rules! walk_hooks {
+    ($($simple:ident $name:ident)*) => {$(
+        hooks! {
+            fn $simple(root: *const c_char, visit: *const c_void, depth: c_int) -> c_int {
+                before_walk(root);
+                original!(
+                    fn $simple(root: *const c_char, visit: *const c_void, depth: c_int) -> c_int;
+                    or -1
+                )
+            }
+
+            fn $name(
+                root: *const c_char,
+                visit: *const c_void,
+                depth: c_int,
+                flags: c_int,
+            ) -> c_int {
+                before_walk(root);
+                original!(
+                    fn $name(
+                        root: *const c_char, visit: *const c_void, depth: c_int, flags: c_int,
+                    ) -> c_int;
+                    or -1
+                )
+            }
+        }
+    )*};
+}
+
+walk_hooks! { ftw nftw ftw64 nftw64 }
+
+/// Defines the names of `fts_open`.
+macro_rules! fts_hooks {
+    ($($name:ident)*) => {$(
+        hooks! { fn $name(
+            roots: *const *const c_char,
+            options: c_int,
+            compare: *const c_void,
+        ) -> *mut c_void {
+            let mut root = roots;
+            // SAFETY: the caller's NULL-terminated list of paths.
+            unsafe {
+                while !root.is_null() && !(*root).is_null() {
+                    before_walk(*root);
+                    root = root.add(1);
+                }
+            }
+            original!(
+                fn $name(
+                    roots: *const *const c_char, options: c_int, compare: *const c_void,
+                ) -> *mut c_void;
+                or core::ptr::null_mut()
+            )
+        } }
+    )*};
+}
+
+fts_hooks! { fts_open fts64_open }

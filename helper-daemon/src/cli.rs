@@ -1,0 +1,170 @@
+//! The command line of `copper`.
+#![forbid(unsafe_code)]
+
+use crate::size;
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Read each file from the parallel file system once, and serve it to every process of this node
+/// from memory.
+#[derive(Debug, Parser)]
+#[command(name = "copper", version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Append the log to this file (the default is standard error; a helper in the background
+    /// logs nowhere unless told).
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// How much to log.
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn",
+          value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
+    pub(crate) log_level: String,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command whose files are served by Copper, and start a helper if there is none.
+    ///
+    /// Several runs of one user and job share one helper; the helper that a run started ends with
+    /// the last of them. The exit status is the command's (128 + n if signal n ended it, 127 if it
+    /// was not found, 126 if it could not be run, 125 if Copper could not be set up).
+    Run(Run),
+    /// Start a helper that stays until `copper stop`.
+    Start(Service),
+    /// Stop the helper; nothing is left behind.
+    Stop,
+    /// Say what is cached, how much was asked and how much came from the origin.
+    Status {
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the exports that let a shell's commands use the helper: eval "$(copper env)".
+    Env {
+        /// Print the path of libcopper.so alone.
+        #[arg(long)]
+        lib: bool,
+    },
+    /// Forget what is known of a path and of all below it, or of everything.
+    Refresh {
+        /// The path; everything if it is left out.
+        path: Option<PathBuf>,
+    },
+    /// The helper itself, in the foreground of its own session.
+    #[command(hide = true)]
+    Helper(Helper),
+}
+
+/// `copper run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// How the helper is to be, if one must be started.
+    #[command(flatten)]
+    pub(crate) service: Service,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// How a helper is to be.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Service {
+    /// Serve the files below this directory under their own paths (may be given several times).
+    #[arg(long = "cover", value_name = "DIR")]
+    pub(crate) cover: Vec<PathBuf>,
+    /// Keep the cached files on this tmpfs (the default is the first that allows execution of
+    /// /dev/shm, $XDG_RUNTIME_DIR, /tmp and $TMPDIR).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Use no more memory than this for cached files, e.g. 8G (the default is half of what is
+    /// free).
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub(crate) memory: Option<u64>,
+    /// Where every absolute path appears again, served by Copper (the default is $COPPER_VIEW or
+    /// /tmp/$USER/copper).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) view: Option<PathBuf>,
+    /// Fetch directories of up to this many names whole; larger ones are served name by name.
+    #[arg(long, value_name = "NAMES", default_value_t = DIRECTORY_LIMIT)]
+    pub(crate) directory_limit: usize,
+    /// How many operations may be outstanding on the origin at once.
+    #[arg(long, value_name = "NUMBER", default_value_t = THREADS,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: u16,
+}
+
+const DIRECTORY_LIMIT: usize = 20_000;
+const THREADS: u16 = 16;
+
+/// `copper helper`.
+#[derive(Debug, Args)]
+pub(crate) struct Helper {
+    /// How it is to be.
+    #[command(flatten)]
+    pub(crate) service: Service,
+    /// Descriptor of the socket on which the starter waits for the helper to be ready.
+    #[arg(long, value_name = "FD")]
+    pub(crate) starter: Option<i32>,
+    /// End when the last attached client, the starter among them, has gone.
+    #[arg(long)]
+    pub(crate) while_attached: bool,
+}
+
+impl Service {
+    /// The same as arguments of `copper helper`.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        for prefix in &self.cover {
+            arguments.extend(["--cover".into(), prefix.into()]);
+        }
+        if let Some(store) = &self.store {
+            arguments.extend(["--store".into(), store.into()]);
+        }
+        if let Some(view) = &self.view {
+            arguments.extend(["--view".into(), view.into()]);
+        }
+        if let Some(memory) = self.memory {
+            arguments.extend(["--memory".into(), memory.to_string().into()]);
+        }
+        arguments.extend([
+            "--directory-limit".into(),
+            self.directory_limit.to_string().into(),
+            "--threads".into(),
+            self.threads.to_string().into(),
+        ]);
+        arguments
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_service_survives_the_way_to_the_helper() {
+        let line = "copper run --cover /a --cover /b --memory 8G --view /v -- x --cover y";
+        let cli = Cli::parse_from(line.split(' '));
+        let Command::Run(run) = cli.command else {
+            panic!("not a run");
+        };
+        assert_eq!(run.command, ["x", "--cover", "y"]);
+        let mut line: Vec<OsString> = vec!["copper".into(), "helper".into()];
+        line.extend(run.service.arguments());
+        let Command::Helper(helper) = Cli::parse_from(line).command else {
+            panic!("not a helper");
+        };
+        assert_eq!(helper.service.cover, run.service.cover);
+        assert_eq!(helper.service.memory, Some(8 << 30));
+        assert_eq!(helper.service.view, run.service.view);
+    }
+}

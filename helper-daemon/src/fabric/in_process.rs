@@ -1,0 +1,276 @@
+//! A transport within one process, for tests of what lies above: plain queues and copies.
+//!
+//! It keeps the promises of [`super`] and knows neither keys nor deadlines of messages, since
+//! nothing can come between; a [`Hub`] can cut two peers apart.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{
+    AdmitError, Counters, Event, Fetch, FetchError, MAX_MESSAGE, Offer, OfferId, PostError, Rank,
+    Session, Transport,
+};
+
+/// What connects the transports of a test.
+#[derive(Clone, Default)]
+pub(crate) struct Hub(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    mailboxes: HashMap<Rank, Mailbox>,
+    offers: HashMap<(Rank, u64), Offered>,
+    cut: HashSet<(Rank, Rank)>,
+    offered: u64,
+}
+
+struct Mailbox {
+    messages: VecDeque<(Rank, Vec<u8>)>,
+    bell: UnixStream,
+}
+
+struct Offered {
+    file: File,
+    offset: u64,
+    length: usize,
+}
+
+impl Hub {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loses everything between two peers from now on, or no longer.
+    pub(crate) fn cut(&self, one: Rank, other: Rank, cut: bool) {
+        let mut state = self.lock();
+        for pair in [(one, other), (other, one)] {
+            if cut {
+                state.cut.insert(pair);
+            } else {
+                state.cut.remove(&pair);
+            }
+        }
+    }
+
+    /// A peer's transport. A rank that is there already is replaced, as by a restart.
+    ///
+    /// # Errors
+    ///
+    /// The process has no more descriptors.
+    pub(crate) fn transport(&self, rank: Rank) -> io::Result<InProcessTransport> {
+        let (bell, ear) = UnixStream::pair()?;
+        bell.set_nonblocking(true)?;
+        ear.set_nonblocking(true)?;
+        let mut state = self.lock();
+        state.mailboxes.insert(
+            rank,
+            Mailbox {
+                messages: VecDeque::new(),
+                bell,
+            },
+        );
+        state.offers.retain(|(owner, _), _| *owner != rank);
+        Ok(InProcessTransport {
+            hub: self.clone(),
+            rank,
+            ear,
+            admitted: HashSet::new(),
+            fetches: Vec::new(),
+            events: Vec::new(),
+            counters: Counters::default(),
+        })
+    }
+}
+
+/// A transport within one process.
+pub(crate) struct InProcessTransport {
+    hub: Hub,
+    rank: Rank,
+    ear: UnixStream,
+    admitted: HashSet<Rank>,
+    fetches: Vec<(Rank, Fetch)>,
+    events: Vec<Event>,
+    counters: Counters,
+}
+
+impl InProcessTransport {
+    fn fail_fetches_of(&mut self, peer: Rank) {
+        for (_, fetch) in self.fetches.extract_if(.., |(from, _)| *from == peer) {
+            let result = Err(FetchError::Peer);
+            self.events.push(Event::Fetched {
+                token: fetch.token,
+                result,
+            });
+        }
+    }
+}
+
+fn key(descriptor: &[u8]) -> Option<u64> {
+    descriptor.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// Copies what is offered; `None` while the peers are cut apart.
+fn copy(state: &State, rank: Rank, from: Rank, fetch: &Fetch) -> Option<Result<(), FetchError>> {
+    if state.cut.contains(&(rank, from)) {
+        return None;
+    }
+    let offered = key(&fetch.descriptor).and_then(|key| state.offers.get(&(from, key)));
+    let Some(offered) = offered.filter(|offered| offered.length == fetch.length) else {
+        return Some(Err(FetchError::Peer));
+    };
+    let mut bytes = vec![0; fetch.length];
+    if offered
+        .file
+        .read_exact_at(&mut bytes, offered.offset)
+        .is_err()
+    {
+        return Some(Err(FetchError::Peer));
+    }
+    Some(
+        fetch
+            .file
+            .write_all_at(&bytes, fetch.position)
+            .map_err(|_| FetchError::NoSpace),
+    )
+}
+
+impl Transport for InProcessTransport {
+    fn addresses(&self) -> Vec<Vec<u8>> {
+        vec![self.rank.to_le_bytes().to_vec()]
+    }
+
+    fn admit(&mut self, peer: Rank, session: Session) -> Result<(), AdmitError> {
+        if session.addresses != [peer.to_le_bytes()] {
+            return Err(AdmitError("it is not one of this process".to_owned()));
+        }
+        self.fail_fetches_of(peer);
+        self.admitted.insert(peer);
+        Ok(())
+    }
+
+    fn dismiss(&mut self, peer: Rank) {
+        self.fail_fetches_of(peer);
+        self.admitted.remove(&peer);
+    }
+
+    fn send(&mut self, to: Rank, message: &[u8], _deadline: Instant) -> Result<(), PostError> {
+        if message.len() > MAX_MESSAGE {
+            return Err(PostError::Invalid);
+        }
+        if !self.admitted.contains(&to) {
+            return Err(PostError::Unknown);
+        }
+        let mut state = self.hub.lock();
+        if state.cut.contains(&(self.rank, to)) {
+            self.counters.expired += 1;
+            return Ok(());
+        }
+        if let Some(mailbox) = state.mailboxes.get_mut(&to) {
+            mailbox.messages.push_back((self.rank, message.to_vec()));
+            // A full pipe has been rung already.
+            let _ = mailbox.bell.write(&[1]);
+            self.counters.sent += 1;
+        }
+        Ok(())
+    }
+
+    fn offer(&mut self, file: &File, offset: u64, length: usize) -> io::Result<Offer> {
+        if length == 0 || file.metadata()?.len() < offset + length as u64 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let file = file.try_clone()?;
+        let mut state = self.hub.lock();
+        state.offered += 1;
+        let id = state.offered;
+        state.offers.insert(
+            (self.rank, id),
+            Offered {
+                file,
+                offset,
+                length,
+            },
+        );
+        Ok(Offer {
+            id: OfferId(id),
+            descriptor: id.to_le_bytes().to_vec(),
+        })
+    }
+
+    fn withdraw(&mut self, offer: OfferId) {
+        self.hub.lock().offers.remove(&(self.rank, offer.0));
+    }
+
+    fn fetch(&mut self, from: Rank, fetch: Fetch) -> Result<(), PostError> {
+        if key(&fetch.descriptor).is_none() || fetch.length == 0 {
+            return Err(PostError::Invalid);
+        }
+        if !self.admitted.contains(&from) {
+            return Err(PostError::Unknown);
+        }
+        self.fetches.push((from, fetch));
+        Ok(())
+    }
+
+    fn poll(&mut self, now: Instant, events: &mut Vec<Event>) {
+        while self.ear.read(&mut [0; 256]).is_ok_and(|rung| rung > 0) {}
+        let state = &mut *self.hub.lock();
+        let (rank, counters, own) = (self.rank, &mut self.counters, &mut self.events);
+        self.fetches.retain(|(from, fetch)| {
+            let result = match copy(state, rank, *from, fetch) {
+                None if fetch.deadline > now => return true,
+                None => Err(FetchError::Peer),
+                Some(result) => result,
+            };
+            if result.is_ok() {
+                counters.fetched += fetch.length as u64;
+            }
+            own.push(Event::Fetched {
+                token: fetch.token,
+                result,
+            });
+            false
+        });
+        for (from, bytes) in state
+            .mailboxes
+            .get_mut(&rank)
+            .into_iter()
+            .flat_map(|mailbox| mailbox.messages.drain(..))
+        {
+            if self.admitted.contains(&from) {
+                counters.received += 1;
+                own.push(Event::Message { from, bytes });
+            } else {
+                counters.rejected += 1;
+            }
+        }
+        events.append(own);
+    }
+
+    fn wait_descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.ear.as_fd()]
+    }
+
+    fn may_sleep(&mut self) -> bool {
+        let cut = |fetch: &(Rank, Fetch)| self.hub.lock().cut.contains(&(self.rank, fetch.0));
+        self.events.is_empty() && self.fetches.iter().all(cut)
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.fetches.iter().map(|(_, fetch)| fetch.deadline).min()
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn close(&mut self, _grace: Duration) {
+        let mut state = self.hub.lock();
+        state.mailboxes.remove(&self.rank);
+        state.offers.retain(|(owner, _), _| *owner != self.rank);
+    }
+}

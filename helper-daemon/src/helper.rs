@@ -1,0 +1,300 @@
+//! The helper: everything it is made of, from its start to the last thing it removes.
+
+use crate::cli;
+use crate::engine::{Engine, Policy};
+use crate::origin::work::Origin;
+use crate::runtime::{Note, Runtime, own_uid};
+use crate::server::{End, Report, Server};
+use crate::shared_memory::{AlarmPage, CatalogMemory};
+use crate::status::{Memory, Status};
+use crate::store::{self, Store};
+use crate::view::{self, View};
+use anyhow::{Context, Result, bail, ensure};
+use copper_core::catalog::writer::{Identity, Writer};
+use copper_core::path;
+use copper_core::request::{ALARM, CATALOG, Outcome};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
+use std::fs;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What a helper says to its starter when it serves.
+pub(crate) const READY: &[u8] = b"ready\n";
+/// What it says where there is another one.
+pub(crate) const BUSY: &[u8] = b"busy\n";
+
+/// Covered prefixes in normal form, free of links: what lies below them has one name.
+pub(crate) fn covered_prefixes(named: &[PathBuf]) -> Result<Vec<Vec<u8>>> {
+    let mut prefixes = Vec::new();
+    for name in named {
+        let real =
+            fs::canonicalize(name).with_context(|| format!("cannot cover {}", name.display()))?;
+        ensure!(
+            real.is_dir(),
+            "cannot cover {}: it is not a directory",
+            name.display()
+        );
+        let mut add = |prefix: Vec<u8>| -> Result<()> {
+            ensure!(
+                path::may_be_covered(&prefix) && !prefix.contains(&b':'),
+                "cannot cover {}: /, /proc, /sys, /dev, /run and names with a colon cannot be \
+                 covered",
+                name.display()
+            );
+            if !prefixes.contains(&prefix) {
+                prefixes.push(prefix);
+            }
+            Ok(())
+        };
+        let absolute = std::path::absolute(name)?;
+        let as_named = absolute.as_os_str().as_bytes();
+        let as_named = as_named.strip_suffix(b"/").unwrap_or(as_named);
+        add(real.into_os_string().into_vec())?;
+        if path::shape(as_named).normal {
+            add(as_named.to_vec())?;
+        }
+    }
+    Ok(prefixes)
+}
+
+struct Reporter {
+    runtime: Runtime,
+    view: PathBuf,
+    covered: Vec<Vec<u8>>,
+    started: Instant,
+}
+
+impl Report for Reporter {
+    fn status(&self, engine: &Engine) -> String {
+        let mut status = Status {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            view: self.view.display().to_string(),
+            covered: self
+                .covered
+                .iter()
+                .map(|prefix| String::from_utf8_lossy(prefix).into_owned())
+                .collect(),
+            runtime_dir: self.runtime.directory().display().to_string(),
+            memory: Memory {
+                resident_bytes: resident_bytes(),
+                ..Memory::default()
+            },
+            uptime_seconds: self.started.elapsed().as_secs(),
+            ..Status::default()
+        };
+        engine.fill_status(&mut status);
+        serde_json::to_string(&status).unwrap_or_default()
+    }
+}
+
+fn resident_bytes() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok())
+        .unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+/// Runs the helper; tells the starter how that went.
+pub(crate) fn run(arguments: &cli::Helper) -> Result<()> {
+    let starter = arguments.starter.map(|descriptor| {
+        // SAFETY: the starter gave this descriptor to us for this very purpose.
+        unsafe { OwnedFd::from_raw_fd(descriptor) }
+    });
+    if let Some(starter) = &starter {
+        let _ = rustix::io::fcntl_setfd(starter, rustix::io::FdFlags::CLOEXEC);
+    }
+    let tell = |message: &[u8]| {
+        if let Some(starter) = &starter {
+            let _ = rustix::io::write(starter, message);
+        }
+    };
+    let runtime = Runtime::make()?;
+    let lock = if starter.is_some() {
+        Some(runtime.wait_for_lock()?)
+    } else {
+        runtime.lock_helper()?
+    };
+    let Some(_lock) = lock else {
+        tell(BUSY);
+        bail!("there is a helper already; use it, or run: copper stop");
+    };
+    let started = Started::new(arguments, &runtime);
+    match started {
+        Ok(started) => started.serve(starter, arguments.while_attached),
+        Err(error) => {
+            tell(format!("{error:#}").as_bytes());
+            runtime.clear();
+            runtime.remove();
+            Err(error)
+        }
+    }
+}
+
+/// A helper that is complete but does not serve yet.
+struct Started {
+    engine: Engine,
+    // Dropped after the engine, which writes into it.
+    catalog: CatalogMemory,
+    alarm: AlarmPage,
+    listener: UnixListener,
+    view: View,
+    store: PathBuf,
+    reporter: Reporter,
+    signals: OwnedFd,
+}
+
+impl Started {
+    fn new(arguments: &cli::Helper, runtime: &Runtime) -> Result<Started> {
+        let signals = crate::signals::block_for_helper()?;
+        prepare_process();
+        clean_leftovers(runtime)?;
+        let service = &arguments.service;
+        let covered = covered_prefixes(&service.cover)?;
+        let view_directory = view::directory(service.view.as_deref())?;
+        runtime.note(Note::View, &view_directory)?;
+        let view = View::make(&view_directory)?;
+        let place = store::choose(service.store.as_deref(), service.memory)?;
+        let root = place.root.clone();
+        let make = || {
+            runtime.note(Note::Store, &root)?;
+            let store = Store::create(place)?;
+            let mut catalog = CatalogMemory::create()?;
+            let alarm = AlarmPage::create()?;
+            let policy = Policy {
+                view: view_directory.as_os_str().as_bytes().to_vec(),
+                runtime: runtime.directory().as_os_str().as_bytes().to_vec(),
+                covered: covered.clone(),
+                directory_limit: service.directory_limit,
+            };
+            // SAFETY: called once; the engine that gets the memory is dropped before it.
+            let memory = unsafe { catalog.whole() };
+            let identity = Identity {
+                pid: std::process::id(),
+                uid: own_uid(),
+                store_device: store.device(),
+                mirror: store.mirror(),
+                view: &policy.view,
+                runtime: &policy.runtime,
+                covered: &policy.covered,
+            };
+            let writer = Writer::create(memory, &identity)?;
+            let origin = Origin::new(service.threads.into()).context("cannot make an eventfd")?;
+            let engine = Engine::new(writer, store, origin, policy)?;
+            let listener = listen(runtime)?;
+            Ok((engine, catalog, alarm, listener))
+        };
+        let made: Result<_> = make();
+        let (engine, catalog, alarm, listener) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                let _ = fs::remove_dir_all(&root);
+                return Err(error);
+            }
+        };
+        Ok(Started {
+            engine,
+            catalog,
+            alarm,
+            listener,
+            view,
+            store: root,
+            reporter: Reporter {
+                runtime: runtime.clone(),
+                view: view_directory,
+                covered,
+                started: Instant::now(),
+            },
+            signals,
+        })
+    }
+
+    fn serve(mut self, starter: Option<OwnedFd>, while_attached: bool) -> Result<()> {
+        let runtime = self.reporter.runtime.clone();
+        runtime.link_memory(ALARM, self.alarm.descriptor())?;
+        runtime.link_memory(CATALOG, self.catalog.descriptor())?;
+        if let Some(starter) = &starter {
+            let _ = rustix::io::write(starter, READY);
+        }
+        tracing::info!(runtime = %runtime.directory().display(), "serving");
+        let mut server = Server::new(
+            &self.listener,
+            &self.signals,
+            starter.filter(|_| while_attached),
+            &self.alarm,
+            &mut self.engine,
+            &self.reporter,
+        )?;
+        let end = server.serve();
+        tracing::info!(?end, "ending");
+        server.stop_engine();
+        runtime.clear();
+        remove_store(&self.store);
+        drop(self.view);
+        runtime.remove();
+        if let Ok(End::Asked(token)) = end {
+            server.answer(token, Outcome::Known, b"");
+        }
+        end.map(|_| ())
+    }
+}
+
+/// Removes the store. A thread that still copies a file may put one more into it meanwhile.
+fn remove_store(root: &Path) {
+    const TRIES: usize = 100;
+    for _ in 0..TRIES {
+        match fs::remove_dir_all(root) {
+            Ok(()) => return,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => tracing::debug!(%error, "the store is not empty yet"),
+        }
+    }
+    tracing::warn!(store = %root.display(), "the store was not removed");
+}
+
+fn listen(runtime: &Runtime) -> Result<UnixListener> {
+    let socket = runtime.socket();
+    let aside = runtime.directory().join("socket.new");
+    let _ = fs::remove_file(&aside);
+    let listener = UnixListener::bind(&aside)
+        .with_context(|| format!("cannot listen on {}", aside.display()))?;
+    fs::set_permissions(&aside, fs::Permissions::from_mode(0o600))?;
+    fs::rename(&aside, &socket)
+        .with_context(|| format!("cannot listen on {}", socket.display()))?;
+    rustix::net::listen(&listener, 4096).context("cannot listen")?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Removes what a helper that died left behind; the lock says that it is dead.
+fn clean_leftovers(runtime: &Runtime) -> Result<()> {
+    runtime.unlink_memory();
+    if let Some(view) = runtime.noted(Note::View) {
+        view::clean_up(&view);
+    }
+    if let Some(root) = runtime.noted(Note::Store)
+        && let Err(error) = store::clean_up(&root)
+    {
+        tracing::warn!("{error:#}");
+    }
+    runtime.clear();
+    Ok(())
+}
+
+fn prepare_process() {
+    // Processes of the job reopen the catalog through /proc, which needs this.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
+    let limit = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let _ = setrlimit(Resource::Nofile, all);
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let _ = std::env::set_current_dir(Path::new("/"));
+}

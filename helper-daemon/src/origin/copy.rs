@@ -1,0 +1,267 @@
+//! A file of the origin, copied into the store: opened once, read once, whole or not at all.
+//!
+//! A short file is copied by one job. Of a longer one the first job opens it and finds out its
+//! version; then its extents are read by several jobs, each of which checks that the file is still
+//! in that version.
+#![forbid(unsafe_code)]
+
+use super::{Counters, attributes_of, count};
+use copper_core::attributes::{Attributes, Timestamp};
+use rustix::fs::{Mode, OFlags, SeekFrom, Timespec, Timestamps, fchmod, ftruncate, futimens};
+use rustix::io::Errno;
+use std::cell::RefCell;
+use std::fs::File;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// What a first look at a file brought.
+#[derive(Debug)]
+pub(crate) enum Looked {
+    /// All of it, ready to be given its name.
+    Whole(Box<Copy>),
+    /// It is long: it is open, and can be read extent by extent.
+    Long(Box<Opened>),
+    /// There is no such regular file.
+    Gone,
+    /// It cannot be had.
+    Failed(Why),
+}
+
+/// Why a file, or an extent of it, cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The origin refused or failed.
+    Origin(Errno),
+    /// The store has no room.
+    NoRoom,
+    /// It is no longer in the version it was in.
+    Changed,
+}
+
+/// A file of the origin, open.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    source: File,
+    /// The version that is to be copied.
+    pub(crate) attributes: Attributes,
+}
+
+/// A file that is being copied.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    opened: Opened,
+    out: File,
+    target: PathBuf,
+}
+
+/// A finished copy.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    /// The attributes of the version that was copied.
+    pub(crate) attributes: Attributes,
+    /// Where the bytes lie.
+    pub(crate) file: PathBuf,
+    /// The store's inode.
+    pub(crate) inode: u64,
+    /// Memory in use, in bytes.
+    pub(crate) allocated: u64,
+}
+
+/// How often a short file that changes while it is copied is tried.
+const TRIES: usize = 3;
+/// Each thread of the pool keeps one buffer.
+const BUFFER: usize = 256 << 10;
+
+thread_local! {
+    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Opens the origin's `path`, and copies it to the new file `target` if it is no longer than
+/// `limit` bytes.
+pub(crate) fn look(counters: &Counters, path: &[u8], target: &Path, limit: u64) -> Looked {
+    let mut opened = match open(counters, path) {
+        Ok(opened) => opened,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Looked::Gone,
+        Err(error) => return Looked::Failed(Why::Origin(error)),
+    };
+    for _ in 0..TRIES {
+        let attributes = opened.attributes;
+        if !attributes.is_regular() {
+            return Looked::Gone;
+        }
+        if attributes.size > limit {
+            return Looked::Long(Box::new(opened));
+        }
+        let aside = match Aside::new(opened, target) {
+            Ok(aside) => aside,
+            Err(why) => return Looked::Failed(why),
+        };
+        match aside.read(counters, 0..attributes.size) {
+            Ok(()) => return aside.finish().map_or_else(Looked::Failed, Looked::Whole),
+            Err(Why::Changed) => {}
+            Err(why) => {
+                aside.discard();
+                return Looked::Failed(why);
+            }
+        }
+        aside.discard();
+        opened = aside.opened;
+        match attributes_of(counters, &opened.source, b"") {
+            Ok(now) => opened.attributes = now,
+            Err(error) => return Looked::Failed(Why::Origin(error)),
+        }
+    }
+    Looked::Failed(Why::Changed)
+}
+
+fn open(counters: &Counters, path: &[u8]) -> Result<Opened, Errno> {
+    count(&counters.opens, 1);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let source = match rustix::fs::open(path, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::open(path, flags, Mode::empty()),
+        opened => opened,
+    }?;
+    let attributes = attributes_of(counters, &source, b"")?;
+    Ok(Opened {
+        source: File::from(source),
+        attributes,
+    })
+}
+
+impl Aside {
+    /// Makes the file that the bytes are to be copied to.
+    pub(crate) fn new(opened: Opened, target: &Path) -> Result<Aside, Why> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let out = rustix::fs::open(target, flags, Mode::RUSR | Mode::WUSR).map_err(store_error)?;
+        let aside = Aside {
+            out: File::from(out),
+            target: target.to_owned(),
+            opened,
+        };
+        if let Err(error) = ftruncate(&aside.out, aside.opened.attributes.size) {
+            aside.discard();
+            return Err(store_error(error));
+        }
+        Ok(aside)
+    }
+
+    /// The version that is being copied.
+    pub(crate) fn attributes(&self) -> &Attributes {
+        &self.opened.attributes
+    }
+
+    /// Copies the bytes of `extent`; they are of the file's version, or this is an error.
+    pub(crate) fn read(&self, counters: &Counters, extent: Range<u64>) -> Result<(), Why> {
+        for run in self.data_runs(extent) {
+            self.copy_run(counters, run)?;
+        }
+        let now = attributes_of(counters, &self.opened.source, b"").map_err(Why::Origin)?;
+        if now.same_version(&self.opened.attributes) {
+            Ok(())
+        } else {
+            Err(Why::Changed)
+        }
+    }
+
+    /// The parts of the extent that hold data: all of it but for sparse files.
+    fn data_runs(&self, extent: Range<u64>) -> Vec<Range<u64>> {
+        let attributes = &self.opened.attributes;
+        if extent.is_empty() {
+            return Vec::new();
+        }
+        if attributes.blocks.saturating_mul(512) >= attributes.size {
+            return vec![extent];
+        }
+        let mut runs = Vec::new();
+        let mut at = extent.start;
+        while at < extent.end {
+            let start = match rustix::fs::seek(&self.opened.source, SeekFrom::Data(at)) {
+                Ok(start) => start,
+                Err(Errno::NXIO) => break,
+                Err(_) => return vec![extent],
+            };
+            let end = match rustix::fs::seek(&self.opened.source, SeekFrom::Hole(start)) {
+                Ok(end) if end > start => end,
+                _ => return vec![extent],
+            };
+            if start < extent.end {
+                runs.push(start..end.min(extent.end));
+            }
+            at = end;
+        }
+        runs
+    }
+
+    fn copy_run(&self, counters: &Counters, run: Range<u64>) -> Result<(), Why> {
+        ROOM.with_borrow_mut(|room| {
+            room.resize(BUFFER, 0);
+            let mut at = run.start;
+            while at < run.end {
+                let wanted = room.len().min((run.end - at) as usize);
+                let read = match self.opened.source.read_at(&mut room[..wanted], at) {
+                    Ok(0) => return Err(Why::Changed),
+                    Ok(read) => read,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(Why::Origin(errno(&error))),
+                };
+                self.out
+                    .write_all_at(&room[..read], at)
+                    .map_err(|error| store_error(errno(&error)))?;
+                count(&counters.bytes_read, read as u64);
+                at += read as u64;
+            }
+            Ok(())
+        })
+    }
+
+    /// Gives the copy the origin's times and mode, so that even a reader without the shim sees
+    /// them.
+    pub(crate) fn finish(&self) -> Result<Box<Copy>, Why> {
+        let attributes = self.opened.attributes;
+        let finished = protect(&self.out, &attributes)
+            .and_then(|()| self.out.metadata().map_err(|error| errno(&error)));
+        match finished {
+            Ok(found) => Ok(Box::new(Copy {
+                attributes,
+                file: self.target.clone(),
+                inode: found.ino(),
+                allocated: found.blocks() * 512,
+            })),
+            Err(error) => {
+                self.discard();
+                Err(store_error(error))
+            }
+        }
+    }
+
+    /// Gives the copy up.
+    pub(crate) fn discard(&self) {
+        let _ = std::fs::remove_file(&self.target);
+    }
+}
+
+fn store_error(error: Errno) -> Why {
+    match error {
+        Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::NOMEM => Why::NoRoom,
+        other => Why::Origin(other),
+    }
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+fn protect(out: impl AsFd, attributes: &Attributes) -> Result<(), Errno> {
+    let time = |stamp: Timestamp| Timespec {
+        tv_sec: stamp.seconds,
+        tv_nsec: stamp.nanoseconds.into(),
+    };
+    let times = Timestamps {
+        last_access: time(attributes.accessed),
+        last_modification: time(attributes.modified),
+    };
+    futimens(&out, &times)?;
+    fchmod(&out, Mode::from_raw_mode(attributes.mode & 0o555 | 0o400))
+}

@@ -1,0 +1,70 @@
+//! A bounded pool of threads that start when there is work for them and wait without a timer.
+#![forbid(unsafe_code)]
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Work for one thread.
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+/// Room for the deepest job, which keeps its large buffers on the heap.
+const STACK: usize = 128 << 10;
+
+/// The pool. Its threads end with the process.
+pub(crate) struct Pool {
+    name: &'static str,
+    limit: usize,
+    started: usize,
+    unfinished: Arc<AtomicUsize>,
+    jobs: Sender<Job>,
+    queue: Receiver<Job>,
+}
+
+impl Pool {
+    /// A pool of up to `limit` threads, none of which is started yet.
+    pub(crate) fn new(name: &'static str, limit: usize) -> Pool {
+        let (jobs, queue) = unbounded();
+        Pool {
+            name,
+            limit: limit.max(1),
+            started: 0,
+            unfinished: Arc::default(),
+            jobs,
+            queue,
+        }
+    }
+
+    /// How many threads there may be.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Hands a job to the first thread that is free.
+    pub(crate) fn submit(&mut self, job: Job) {
+        let unfinished = self.unfinished.fetch_add(1, Ordering::AcqRel) + 1;
+        if unfinished > self.started && self.started < self.limit {
+            self.start_thread();
+        }
+        if self.jobs.send(job).is_err() {
+            tracing::error!(pool = self.name, "a job was lost");
+        }
+    }
+
+    fn start_thread(&mut self) {
+        let (queue, unfinished) = (self.queue.clone(), self.unfinished.clone());
+        let started = std::thread::Builder::new()
+            .name(self.name.to_owned())
+            .stack_size(STACK)
+            .spawn(move || {
+                while let Ok(job) = queue.recv() {
+                    job();
+                    unfinished.fetch_sub(1, Ordering::AcqRel);
+                }
+            });
+        match started {
+            Ok(_) => self.started += 1,
+            Err(error) => tracing::warn!(%error, pool = self.name, "cannot start a thread"),
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The event loop: the one thread that owns the catalog, and that never waits for the origin.
+//!
+//! It waits without a timer when nothing is outstanding.
+
+mod client;
+
+use crate::engine::{Engine, Token};
+use crate::shared_memory::AlarmPage;
+use anyhow::{Context, Result};
+use client::{Client, Progress};
+use copper_core::request::{Operation, Outcome};
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+/// Clients that are served at once; more wait in the listener's queue.
+const MOST_CLIENTS: usize = 4096;
+/// How long a client may take to send its question, or to take its answer.
+const CLIENT_TIME: Duration = Duration::from_secs(2);
+/// How often a client that waits is told that its question is being worked on.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
+/// After this a client is sent to the origin.
+const QUESTION_TIME: Duration = Duration::from_secs(60);
+
+const LISTENER: u64 = 0;
+const SIGNALS: u64 = 1;
+const ORIGIN: u64 = 2;
+const STARTER: u64 = 3;
+const CLOSED: u64 = 4;
+const FIRST_CLIENT: u64 = 16;
+
+/// Why the helper ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// A signal.
+    Signal,
+    /// `copper stop`.
+    Asked(Token),
+    /// The last attached client has gone.
+    Alone,
+}
+
+/// What the server needs to say of the helper as a whole.
+pub(crate) trait Report {
+    /// The helper's status, as JSON.
+    fn status(&self, engine: &Engine) -> String;
+}
+
+/// The server.
+pub(crate) struct Server<'a> {
+    epoll: OwnedFd,
+    listener: &'a UnixListener,
+    listening: bool,
+    alarm: &'a AlarmPage,
+    engine: &'a mut Engine,
+    report: &'a dyn Report,
+    clients: HashMap<Token, Client>,
+    deadlines: BTreeSet<(Instant, Token)>,
+    next_token: Token,
+    attached: usize,
+    while_attached: bool,
+    starter: Option<OwnedFd>,
+    uid: u32,
+    end: Option<End>,
+}
+
+impl<'a> Server<'a> {
+    /// A server on `listener`; `starter` counts as attached if the helper is to end with the last
+    /// attached client.
+    pub(crate) fn new(
+        listener: &'a UnixListener,
+        signals: &OwnedFd,
+        starter: Option<OwnedFd>,
+        alarm: &'a AlarmPage,
+        engine: &'a mut Engine,
+        report: &'a dyn Report,
+    ) -> Result<Server<'a>> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("cannot make an epoll")?;
+        let watch = |source: &dyn AsFd, token: u64| {
+            let data = epoll::EventData::new_u64(token);
+            epoll::add(&epoll, source.as_fd(), data, epoll::EventFlags::IN)
+                .context("cannot watch a descriptor")
+        };
+        watch(&listener, LISTENER)?;
+        watch(&signals, SIGNALS)?;
+        watch(&engine.origin().waker(), ORIGIN)?;
+        watch(&engine.notifier(), CLOSED)?;
+        if let Some(starter) = &starter {
+            watch(starter, STARTER)?;
+        }
+        Ok(Server {
+            epoll,
+            listener,
+            listening: true,
+            alarm,
+            engine,
+            report,
+            clients: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            next_token: FIRST_CLIENT,
+            attached: usize::from(starter.is_some()),
+            while_attached: starter.is_some(),
+            starter,
+            uid: crate::runtime::own_uid(),
+            end: None,
+        })
+    }
+
+    /// Serves until there is a reason to end.
+    pub(crate) fn serve(&mut self) -> Result<End> {
+        let mut events = Vec::with_capacity(256);
+        loop {
+            events.clear();
+            let timeout = self.timeout();
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                timeout.as_ref(),
+            ) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("cannot wait for events"),
+            }
+            self.alarm.clear_silent();
+            self.engine.heed_alarms(self.alarm.raised());
+            for event in &events {
+                self.take_event(event.data.u64());
+            }
+            self.engine.take_landings();
+            self.engine.heed_time();
+            self.send_replies();
+            self.heed_deadlines();
+            self.listen_again();
+            if let Some(end) = self.end {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Lets the catalog say that nobody keeps it any more.
+    pub(crate) fn stop_engine(&mut self) {
+        self.engine.stop();
+    }
+
+    fn timeout(&self) -> Option<Timespec> {
+        let client = self.deadlines.first().map(|(first, _)| *first);
+        let first = [client, self.engine.next_timeout()]
+            .into_iter()
+            .flatten()
+            .min()?;
+        let wait = first.saturating_duration_since(Instant::now());
+        Some(Timespec {
+            tv_sec: wait.as_secs().min(3600) as i64,
+            tv_nsec: wait.subsec_nanos().into(),
+        })
+    }
+
+    fn take_event(&mut self, token: u64) {
+        match token {
+            LISTENER => self.accept(),
+            SIGNALS => self.end = Some(End::Signal),
+            ORIGIN => {}
+            CLOSED => self.engine.take_closed(),
+            STARTER => self.starter_gone(),
+            token => self.serve_client(token),
+        }
+    }
+
+    fn accept(&mut self) {
+        while self.clients.len() < MOST_CLIENTS {
+            let socket = match self.listener.accept() {
+                Ok((socket, _)) => socket,
+                Err(error) => {
+                    if error.kind() != std::io::ErrorKind::WouldBlock {
+                        tracing::warn!(%error, "a client could not be accepted");
+                        self.pause_listening();
+                    }
+                    return;
+                }
+            };
+            let Some(client) = Client::new(socket, self.uid) else {
+                continue;
+            };
+            let token = self.next_token;
+            self.next_token += 1;
+            let data = epoll::EventData::new_u64(token);
+            let watched = epoll::add(&self.epoll, client.socket(), data, epoll::EventFlags::IN);
+            if watched.is_err() {
+                continue;
+            }
+            self.clients.insert(token, client);
+            self.set_deadline(token, Some(Instant::now() + CLIENT_TIME));
+            self.serve_client(token);
+        }
+        self.pause_listening();
+    }
+
+    /// Leaves new clients in the listener's queue until one has gone.
+    fn pause_listening(&mut self) {
+        if self.listening && !self.clients.is_empty() {
+            self.listening = epoll::delete(&self.epoll, self.listener).is_err();
+        }
+    }
+
+    fn listen_again(&mut self) {
+        if !self.listening && self.clients.len() < MOST_CLIENTS {
+            let data = epoll::EventData::new_u64(LISTENER);
+            let added = epoll::add(&self.epoll, self.listener, data, epoll::EventFlags::IN);
+            self.listening = added.is_ok();
+        }
+    }
+
+    fn set_deadline(&mut self, token: Token, deadline: Option<Instant>) {
+        let Some(client) = self.clients.get_mut(&token) else {
+            return;
+        };
+        if let Some(old) = std::mem::replace(&mut client.deadline, deadline) {
+            self.deadlines.remove(&(old, token));
+        }
+        if let Some(deadline) = deadline {
+            self.deadlines.insert((deadline, token));
+        }
+    }
+
+    fn serve_client(&mut self, token: Token) {
+        let Some(client) = self.clients.get_mut(&token) else {
+            return;
+        };
+        match client.advance() {
+            Progress::Waiting => {}
+            Progress::Gone => self.drop_client(token),
+            Progress::Asked(operation) => self.take_question(token, operation),
+            Progress::Answered => self.drop_client(token),
+        }
+    }
+
+    fn take_question(&mut self, token: Token, operation: Operation) {
+        let now = Instant::now();
+        let Some(client) = self.clients.get_mut(&token) else {
+            return;
+        };
+        client.asked_at = Some(now);
+        match operation {
+            Operation::Attach => {
+                self.attached += 1;
+                self.set_deadline(token, None);
+                if let Some(client) = self.clients.get_mut(&token) {
+                    client.attach();
+                }
+            }
+            Operation::Status => {
+                let status = self.report.status(self.engine);
+                self.answer(token, Outcome::Known, status.as_bytes());
+            }
+            Operation::Stop => self.end = Some(End::Asked(token)),
+            operation => {
+                let (first, second) = client.take_paths();
+                self.set_deadline(token, Some(now + SIGN_OF_LIFE));
+                self.engine.ask(token, operation, [&first, &second]);
+            }
+        }
+    }
+
+    fn send_replies(&mut self) {
+        for reply in self.engine.take_replies() {
+            self.answer(reply.token, reply.outcome, b"");
+        }
+    }
+
+    /// Sends an answer; what the socket does not take at once follows when it can.
+    pub(crate) fn answer(&mut self, token: Token, outcome: Outcome, body: &[u8]) {
+        let Some(client) = self.clients.get_mut(&token) else {
+            return;
+        };
+        client.answer(outcome, body);
+        match client.advance() {
+            Progress::Waiting => {
+                let data = epoll::EventData::new_u64(token);
+                let flags = epoll::EventFlags::OUT;
+                let _ = epoll::modify(&self.epoll, client.socket(), data, flags);
+                self.set_deadline(token, Some(Instant::now() + CLIENT_TIME));
+            }
+            _ => self.drop_client(token),
+        }
+    }
+
+    fn heed_deadlines(&mut self) {
+        let now = Instant::now();
+        while let Some(&(deadline, token)) = self.deadlines.first() {
+            if deadline > now {
+                return;
+            }
+            let Some(client) = self.clients.get_mut(&token) else {
+                self.deadlines.remove(&(deadline, token));
+                continue;
+            };
+            match client.asked_at.filter(|_| !client.is_answered()) {
+                Some(asked) if now.duration_since(asked) < QUESTION_TIME => {
+                    client.sign_of_life();
+                    self.set_deadline(token, Some(now + SIGN_OF_LIFE));
+                }
+                Some(_) => {
+                    self.set_deadline(token, None);
+                    self.engine.give_up(token);
+                    self.send_replies();
+                }
+                None => self.drop_client(token),
+            }
+        }
+    }
+
+    fn drop_client(&mut self, token: Token) {
+        self.set_deadline(token, None);
+        let Some(client) = self.clients.remove(&token) else {
+            return;
+        };
+        self.engine.cancel(token);
+        if client.is_attached() {
+            self.detach();
+        }
+    }
+
+    fn starter_gone(&mut self) {
+        if self.starter.take().is_some() {
+            self.detach();
+        }
+    }
+
+    fn detach(&mut self) {
+        self.attached = self.attached.saturating_sub(1);
+        if self.attached == 0 && self.while_attached {
+            self.accept();
+            if self.attached == 0 {
+                self.end = Some(End::Alone);
+            }
+        }
+    }
+}

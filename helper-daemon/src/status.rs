@@ -1,0 +1,155 @@
+//! What `copper status` says.
+#![forbid(unsafe_code)]
+
+use crate::size::show;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+
+/// The state of a helper; the same as JSON for programs.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Status {
+    /// Process id.
+    pub(crate) pid: u32,
+    /// Version of the helper.
+    pub(crate) version: String,
+    /// Where every path appears again.
+    pub(crate) view: String,
+    /// Covered prefixes.
+    pub(crate) covered: Vec<String>,
+    /// Where helper, shim and command find each other.
+    pub(crate) runtime_dir: String,
+    /// Where the cached files lie.
+    pub(crate) store: String,
+    /// What is cached.
+    pub(crate) cached: Cached,
+    /// What it takes.
+    pub(crate) memory: Memory,
+    /// How much was asked of the helper.
+    pub(crate) asked: AskedCounts,
+    /// How much was asked of the origin.
+    pub(crate) origin: OriginCounts,
+    /// Files that had to go for others.
+    pub(crate) evictions: u64,
+    /// Age of the helper.
+    pub(crate) uptime_seconds: u64,
+}
+
+/// What is cached.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Cached {
+    /// Files in the store.
+    pub(crate) files: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+    /// Directories known whole.
+    pub(crate) directories: u64,
+    /// Paths known, the absent ones included.
+    pub(crate) entries: u64,
+}
+
+/// Memory, in bytes.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Memory {
+    /// Of the store's files.
+    pub(crate) store_bytes: u64,
+    /// Of the catalog.
+    pub(crate) catalog_bytes: u64,
+    /// Of the helper's process, its part of the catalog included.
+    pub(crate) resident_bytes: u64,
+    /// What the store's files may take.
+    pub(crate) budget_bytes: u64,
+}
+
+/// Questions of clients.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct AskedCounts {
+    /// All of them.
+    pub(crate) total: u64,
+    /// Paths to resolve.
+    pub(crate) entries: u64,
+    /// Directories to list.
+    pub(crate) directories: u64,
+    /// Files to store.
+    pub(crate) contents: u64,
+    /// Libraries to store with what they need.
+    pub(crate) closures: u64,
+    /// Changes and refreshes.
+    pub(crate) invalidations: u64,
+    /// Questions that only the origin could answer.
+    pub(crate) passed_through: u64,
+}
+
+/// Operations on the origin.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct OriginCounts {
+    /// Attributes read.
+    pub(crate) stats: u64,
+    /// Directories listed.
+    pub(crate) listings: u64,
+    /// Files opened.
+    pub(crate) opens: u64,
+    /// Bytes read.
+    pub(crate) bytes_read: u64,
+    /// Links read.
+    pub(crate) readlinks: u64,
+}
+
+impl Status {
+    /// The same for people.
+    pub(crate) fn describe(&self) -> String {
+        let mut text = String::new();
+        let covered = if self.covered.is_empty() {
+            "nothing but the view".to_owned()
+        } else {
+            self.covered.join(", ")
+        };
+        let lines = [
+            format!(
+                "copper {}, pid {}, up {} s",
+                self.version, self.pid, self.uptime_seconds
+            ),
+            format!("view      {}", self.view),
+            format!("covered   {covered}"),
+            format!(
+                "cached    {} files ({}), {} directories, {} paths; {} evicted",
+                self.cached.files,
+                show(self.cached.bytes),
+                self.cached.directories,
+                self.cached.entries,
+                self.evictions
+            ),
+            format!(
+                "memory    store {} of {}, catalog {}, helper {}",
+                show(self.memory.store_bytes),
+                show(self.memory.budget_bytes),
+                show(self.memory.catalog_bytes),
+                show(self.memory.resident_bytes)
+            ),
+            format!(
+                "asked     {} ({} paths, {} listings, {} files, {} libraries, {} changes); \
+                 {} left to the origin",
+                self.asked.total,
+                self.asked.entries,
+                self.asked.directories,
+                self.asked.contents,
+                self.asked.closures,
+                self.asked.invalidations,
+                self.asked.passed_through
+            ),
+            format!(
+                "origin    {} stats, {} listings, {} opens, {} links, {} read",
+                self.origin.stats,
+                self.origin.listings,
+                self.origin.opens,
+                self.origin.readlinks,
+                show(self.origin.bytes_read)
+            ),
+            format!("store     {}", self.store),
+            format!("runtime   {}", self.runtime_dir),
+        ];
+        for line in lines {
+            let _ = writeln!(text, "{line}");
+        }
+        text
+    }
+}

@@ -1,0 +1,354 @@
+//! The catalog written and read in ordinary memory.
+
+use super::layout::{segment_length, segment_of, segment_start};
+use super::memory::{Memory, Whole};
+use super::reader::{Content, Kind, Reader};
+use super::resolve::{Ending, Resolution, Scope, Walk, look_up};
+use super::writer::{Child, Identity, What, Writer};
+use crate::attributes::Attributes;
+use std::format;
+use std::vec;
+use std::vec::Vec;
+
+struct Everything;
+
+impl Scope for Everything {
+    fn covers(&self, _: &[u8]) -> bool {
+        true
+    }
+    fn leads_inside(&self, path: &[u8]) -> bool {
+        !crate::path::is_node_local(path)
+    }
+    fn above_root(&self) -> Option<&[u8]> {
+        Some(b"/tmp/me")
+    }
+}
+
+const FOLLOW: Ending = Ending {
+    follow: true,
+    directory: false,
+};
+const NO_FOLLOW: Ending = Ending {
+    follow: false,
+    directory: false,
+};
+
+fn memory(length: usize) -> Whole {
+    let words = vec![0u64; length / 8].leak();
+    // SAFETY: leaked, zeroed, aligned to 8, used by one writer alone.
+    unsafe { Whole::new(words.as_mut_ptr().cast(), length as u64) }
+}
+
+fn identity<'a>(covered: &'a [Vec<u8>]) -> Identity<'a> {
+    Identity {
+        pid: 7,
+        uid: 1000,
+        store_device: 42,
+        mirror: b"/dev/shm/copper-1000/tree",
+        view: b"/tmp/me/copper",
+        runtime: b"/tmp/copper-1000",
+        covered,
+    }
+}
+
+fn writer(length: usize) -> Writer<Whole> {
+    Writer::create(memory(length), &identity(&[b"/lus/env".to_vec()])).expect("room")
+}
+
+fn directory(inode: u64) -> Attributes {
+    Attributes {
+        mode: 0o040_755,
+        inode,
+        ..Attributes::default()
+    }
+}
+
+fn file(inode: u64, size: u64) -> Attributes {
+    Attributes {
+        mode: 0o100_644,
+        inode,
+        size,
+        ..Attributes::default()
+    }
+}
+
+fn link(inode: u64) -> Attributes {
+    Attributes {
+        mode: 0o120_777,
+        inode,
+        ..Attributes::default()
+    }
+}
+
+fn named<'a>(name: &'a [u8], attributes: &'a Attributes, target: &'a [u8]) -> Child<'a> {
+    let what = Some(What::Present(attributes, target));
+    Child {
+        name,
+        inode: attributes.inode,
+        directory_type: attributes.directory_type(),
+        what,
+    }
+}
+
+/// `/lus/env` with a file, a directory, and links of every kind.
+fn small_tree() -> Writer<Whole> {
+    let mut writer = writer(1 << 20);
+    let (dir, sub, data) = (directory(2), directory(3), file(10, 5));
+    for path in [&b"/"[..], b"/lus"] {
+        writer
+            .publish(path, What::Present(&directory(1), b""))
+            .expect("room");
+    }
+    let link = link(20);
+    let children = [
+        named(b"data", &data, b""),
+        named(b"sub", &sub, b""),
+        named(b"relative", &link, b"sub/../data"),
+        named(b"absolute", &link, b"/lus/env/sub"),
+        named(b"loop", &link, b"loop"),
+        named(b"away", &link, b"/tmp/scratch/x"),
+        named(b"slashed", &link, b"data/"),
+    ];
+    writer
+        .publish_directory(b"/lus/env", &dir, &children)
+        .expect("room");
+    let inner = [named(b"inner", &data, b"")];
+    writer
+        .publish_directory(b"/lus/env/sub", &sub, &inner)
+        .expect("room");
+    writer
+}
+
+fn walk(reader: &Reader<Whole>, path: &str, ending: Ending) -> (std::string::String, Vec<u8>) {
+    let mut walk = Walk::new();
+    let what = match walk.run(reader, &Everything, path.as_bytes(), ending) {
+        Resolution::Found(found) => {
+            format!(
+                "found {}",
+                std::string::String::from_utf8_lossy(found.path())
+            )
+        }
+        Resolution::Absent { errno, creatable } => format!("absent {errno} {creatable}"),
+        Resolution::Unknown => "unknown".into(),
+        Resolution::Outside => "outside".into(),
+        Resolution::PassThrough => "pass".into(),
+    };
+    (what, walk.canonical().to_vec())
+}
+
+#[test]
+fn identity_is_readable() {
+    let writer = writer(1 << 20);
+    assert!(writer.reader().is_ours());
+    let strings: Vec<&[u8]> = writer.reader().strings().collect();
+    assert_eq!(strings[0], b"/dev/shm/copper-1000/tree");
+    assert_eq!(strings[3], b"/lus/env");
+    assert_eq!(strings.len(), 4);
+}
+
+#[test]
+fn a_complete_directory_answers_for_missing_names() {
+    let mut writer = small_tree();
+    let absent = look_up(writer.reader(), b"/lus/env/nothing", FOLLOW);
+    assert!(matches!(
+        absent,
+        Some(Resolution::Absent {
+            errno: 2,
+            creatable: true
+        })
+    ));
+    assert!(look_up(writer.reader(), b"/lus/other", FOLLOW).is_none());
+    writer.retire(b"/lus/env/nothing");
+    assert!(look_up(writer.reader(), b"/lus/env/nothing", FOLLOW).is_none());
+}
+
+#[test]
+fn walks_go_as_the_kernel_would() {
+    let writer = small_tree();
+    for (path, follow, expected) in [
+        ("/lus/env/data", FOLLOW, "found /lus/env/data"),
+        ("//lus/./env//sub/", FOLLOW, "found /lus/env/sub"),
+        ("/lus/env/relative", FOLLOW, "found /lus/env/data"),
+        ("/lus/env/relative", NO_FOLLOW, "found /lus/env/relative"),
+        ("/lus/env/relative/", NO_FOLLOW, "absent 20 false"),
+        (
+            "/lus/env/absolute/inner",
+            FOLLOW,
+            "found /lus/env/sub/inner",
+        ),
+        ("/lus/env/absolute/../data", FOLLOW, "found /lus/env/data"),
+        ("/lus/env/absolute/", NO_FOLLOW, "found /lus/env/sub"),
+        ("/lus/env/loop", FOLLOW, "absent 40 false"),
+        ("/lus/env/data/x", FOLLOW, "absent 20 false"),
+        ("/lus/env/slashed", FOLLOW, "absent 20 false"),
+        ("/lus/env/missing", FOLLOW, "absent 2 true"),
+        ("/lus/env/missing/x", FOLLOW, "absent 2 false"),
+        ("/lus/env/sub/..", FOLLOW, "found /lus/env"),
+        ("/lus/env/away", NO_FOLLOW, "found /lus/env/away"),
+    ] {
+        assert_eq!(walk(writer.reader(), path, follow).0, expected, "{path}");
+    }
+}
+
+#[test]
+fn walks_that_lead_outside_say_where() {
+    let writer = small_tree();
+    let (what, place) = walk(writer.reader(), "/lus/env/away", FOLLOW);
+    assert_eq!(
+        (what.as_str(), &place[..]),
+        ("outside", &b"/tmp/scratch/x"[..])
+    );
+    let (what, place) = walk(writer.reader(), "/lus/../../x/", FOLLOW);
+    assert_eq!((what.as_str(), &place[..]), ("outside", &b"/tmp/me/x/"[..]));
+    let (what, place) = walk(writer.reader(), "/other/x", FOLLOW);
+    assert_eq!((what.as_str(), &place[..]), ("unknown", &b"/other"[..]));
+}
+
+#[test]
+fn listings_keep_the_origins_order() {
+    let writer = small_tree();
+    let found = writer.reader().live(b"/lus/env").expect("known");
+    let listing = writer.reader().listing(&found).expect("complete");
+    let names: Vec<&[u8]> = listing.iter().map(|entry| entry.name).collect();
+    assert_eq!(names.len(), 7);
+    assert_eq!((names[0], names[6]), (&b"data"[..], &b"slashed"[..]));
+}
+
+#[test]
+fn store_inodes_lead_back_to_attributes() {
+    let mut writer = small_tree();
+    let offset = writer
+        .reader()
+        .live(b"/lus/env/data")
+        .expect("known")
+        .offset();
+    writer.set_stored(offset, 777).expect("room");
+    let found = writer.reader().by_store_inode(777).expect("indexed");
+    assert_eq!(found.attributes().inode, 10);
+    assert_eq!(writer.reader().content(&found), Content::Stored(777));
+    writer.set_evicted(offset);
+    let found = writer
+        .reader()
+        .by_store_inode(777)
+        .expect("an open descriptor still asks");
+    assert_eq!(writer.reader().content(&found), Content::Unknown);
+    assert!(writer.reader().by_store_inode(778).is_none());
+}
+
+#[test]
+fn newer_records_take_the_place_of_older_ones() {
+    let mut writer = small_tree();
+    let grown = file(10, 6);
+    writer
+        .publish(b"/lus/env/data", What::Present(&grown, b""))
+        .expect("room");
+    let found = writer.reader().live(b"/lus/env/data").expect("known");
+    assert_eq!(found.attributes().size, 6);
+    writer.publish(b"/lus/env/data", What::Pass).expect("room");
+    assert_eq!(
+        writer
+            .reader()
+            .live(b"/lus/env/data")
+            .expect("known")
+            .kind(),
+        Kind::Pass
+    );
+    let before = writer.in_use();
+    writer.publish(b"/lus/env/data", What::Pass).expect("room");
+    assert_eq!(
+        writer.in_use(),
+        before,
+        "saying the same again takes no room"
+    );
+}
+
+#[test]
+fn a_subtree_is_forgotten_whole() {
+    let mut writer = small_tree();
+    assert_eq!(writer.retire_below(b"/lus/env/sub").len(), 2);
+    assert!(writer.reader().live(b"/lus/env/sub/inner").is_none());
+    assert!(writer.reader().live(b"/lus/env/data").is_some());
+    assert_eq!(
+        walk(writer.reader(), "/lus/env/sub/inner", FOLLOW).0,
+        "unknown"
+    );
+}
+
+#[test]
+fn a_retired_name_of_a_complete_directory_is_unknown_and_not_absent() {
+    let mut writer = small_tree();
+    writer.retire(b"/lus/env/sub/inner");
+    assert!(look_up(writer.reader(), b"/lus/env/sub", FOLLOW).is_none());
+    for path in ["/lus/env/sub", "/lus/env/sub/inner"] {
+        assert_eq!(walk(writer.reader(), path, FOLLOW).0, "unknown", "{path}");
+    }
+    assert_eq!(
+        walk(writer.reader(), "/lus/env/missing", FOLLOW).0,
+        "absent 2 true"
+    );
+}
+
+#[test]
+fn the_index_grows_over_many_segments_and_a_full_catalog_stays_valid() {
+    let mut writer = writer(24 << 20);
+    let mut known = 0u64;
+    let full = loop {
+        let path = format!("/lus/env/directory/file-{known}");
+        match writer.publish(path.as_bytes(), What::Present(&file(known, 1), b"")) {
+            Ok(_) => known += 1,
+            Err(full) => break full,
+        }
+        assert!(known < 1_000_000, "it must fill up");
+    };
+    assert_eq!(format!("{full}"), "the catalog is full");
+    assert!(known > 40_000, "only {known} fitted");
+    for number in 0..known {
+        let path = format!("/lus/env/directory/file-{number}");
+        let found = writer.reader().live(path.as_bytes()).expect("still known");
+        assert_eq!(found.attributes().inode, number);
+    }
+}
+
+#[test]
+fn segments_meet_without_gaps() {
+    for index in 0..11 {
+        assert_eq!(
+            segment_start(index) + segment_length(index),
+            segment_start(index + 1)
+        );
+        assert_eq!(segment_of(segment_start(index)), index);
+        assert_eq!(segment_of(segment_start(index + 1) - 1), index);
+    }
+}
+
+#[test]
+fn rubbish_is_unknown() {
+    let mut writer = small_tree();
+    let memory = writer.reader().memory();
+    let bytes = memory.bytes(0, 1 << 19).expect("in bounds").to_vec();
+    let mut seed = 1u64;
+    for _ in 0..100 {
+        let mut broken = bytes.clone();
+        for _ in 0..20 {
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            let at = (seed >> 33) as usize % broken.len();
+            broken[at] = (seed >> 25) as u8;
+        }
+        let words: Vec<u64> = broken
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|word| u64::from_ne_bytes(*word))
+            .collect();
+        let words = words.leak();
+        // SAFETY: the words live on, and nobody writes them.
+        let memory = unsafe { Whole::new(words.as_mut_ptr().cast(), (words.len() * 8) as u64) };
+        let reader = Reader::new(memory);
+        for path in ["/lus/env/data", "/lus/env/absolute/inner", "/x"] {
+            walk(&reader, path, FOLLOW);
+        }
+    }
+    writer.stop();
+}

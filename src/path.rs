@@ -1,0 +1,353 @@
+//! Which paths are covered, and the normal form of a path, without allocation.
+//!
+//! Paths are bytes: they need not be UTF-8. Nothing here follows symbolic links; that is
+//! [`crate::catalog::resolve`]'s work.
+#![forbid(unsafe_code)]
+
+/// The longest path the kernel takes, without its NUL.
+pub const PATH_MAX: usize = 4095;
+/// The longest name of one component.
+pub const NAME_MAX: usize = 255;
+
+/// Trees that differ from node to node: never covered through the view, and left out of it.
+pub const NODE_LOCAL: [&[u8]; 5] = [b"/proc", b"/sys", b"/dev", b"/run", b"/tmp"];
+
+/// Trees that are made by the kernel: never covered, even where a user names them.
+const NEVER_COVERED: [&[u8]; 4] = [b"/proc", b"/sys", b"/dev", b"/run"];
+
+/// What a look at an absolute path's text tells, before anything is resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// No empty, `.` or `..` component and no trailing slash: the text is its own normal form.
+    pub normal: bool,
+}
+
+/// Looks at an absolute path's text.
+///
+/// The loop has no early exit, so that it runs over many bytes at a time; a `/.` that begins a
+/// hidden name is told from the component `.` only where one occurs.
+#[inline]
+pub fn shape(path: &[u8]) -> Shape {
+    let Some((last, _)) = path.split_last() else {
+        return Shape { normal: false };
+    };
+    if path.len() == 1 || path[0] != b'/' || *last == b'/' {
+        return Shape {
+            normal: path == b"/",
+        };
+    }
+    let pairs = path[1..].iter().zip(path);
+    let suspicious = pairs.fold(false, |suspicious, (&byte, &before)| {
+        suspicious | (((byte == b'/') | (byte == b'.')) & (before == b'/'))
+    });
+    Shape {
+        normal: !suspicious || components_are_normal(path),
+    }
+}
+
+#[cold]
+fn components_are_normal(path: &[u8]) -> bool {
+    path[1..]
+        .split(|&byte| byte == b'/')
+        .all(|name| !matches!(name, b"" | b"." | b".."))
+}
+
+/// Writes `path` into `out` without empty and `.` components and without a trailing slash;
+/// `..` stays, since what it means depends on links. Returns the length and whether there was a
+/// `..` and whether the path demands a directory at its end (a trailing `/`, `/.` or `/..`), or
+/// `None` where it does not fit.
+pub fn tidy(path: &[u8], out: &mut [u8]) -> Option<Tidied> {
+    let mut length = 0;
+    let mut parents = false;
+    let mut last: &[u8] = b"";
+    for name in path.split(|&byte| byte == b'/') {
+        last = name;
+        if matches!(name, b"" | b".") {
+            continue;
+        }
+        parents |= name == b"..";
+        let end = length + 1 + name.len();
+        let target = out.get_mut(length..end)?;
+        target[0] = b'/';
+        target[1..].copy_from_slice(name);
+        length = end;
+    }
+    if length == 0 {
+        *out.first_mut()? = b'/';
+        length = 1;
+    }
+    Some(Tidied {
+        length,
+        parents,
+        wants_directory: matches!(last, b"" | b"." | b".."),
+    })
+}
+
+/// What [`tidy`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tidied {
+    /// Bytes written.
+    pub length: usize,
+    /// A `..` remains.
+    pub parents: bool,
+    /// The path ends so that only a directory will do.
+    pub wants_directory: bool,
+}
+
+/// The directory that holds `path`, and the last component. `/` has itself and an empty name.
+#[inline]
+pub fn split_last(path: &[u8]) -> (&[u8], &[u8]) {
+    match last_slash(path) {
+        None => (b"", path),
+        Some(0) => (b"/", &path[1..]),
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+    }
+}
+
+/// Where the last slash is; looked for eight bytes at a time, from the end.
+#[inline]
+fn last_slash(path: &[u8]) -> Option<usize> {
+    let (head, words) = path.as_rchunks::<8>();
+    for (number, word) in words.iter().enumerate().rev() {
+        let slashes = slashes_in(u64::from_le_bytes(*word));
+        if slashes != 0 {
+            let last = 7 - slashes.leading_zeros() as usize / 8;
+            return Some(head.len() + number * 8 + last);
+        }
+    }
+    head.iter().rposition(|&byte| byte == b'/')
+}
+
+/// 0x80 in every byte of `word` that is a slash, exactly.
+#[inline]
+fn slashes_in(word: u64) -> u64 {
+    const CLEAR: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let difference = word ^ 0x2f2f_2f2f_2f2f_2f2f;
+    !(((difference & CLEAR) + CLEAR) | difference | CLEAR)
+}
+
+/// Whether `path` is `prefix` or lies below it; both in normal form.
+#[inline]
+pub fn is_within(path: &[u8], prefix: &[u8]) -> bool {
+    if prefix == b"/" {
+        return path.first() == Some(&b'/');
+    }
+    path.starts_with(prefix) && matches!(path.get(prefix.len()), None | Some(b'/'))
+}
+
+/// The part of `path` below `prefix`, as an absolute path (`/` for the prefix itself), or `None`
+/// where it lies elsewhere.
+#[inline]
+pub fn below<'p>(path: &'p [u8], prefix: &[u8]) -> Option<&'p [u8]> {
+    if prefix.is_empty() || !is_within(path, prefix) {
+        return None;
+    }
+    let rest = &path[prefix.len()..];
+    Some(if rest.is_empty() { b"/" } else { rest })
+}
+
+/// The first eight bytes of a path, as one word; what is beyond its end counts as a slash.
+#[inline]
+pub fn first_word(path: &[u8]) -> u64 {
+    match path.first_chunk::<8>() {
+        Some(word) => u64::from_le_bytes(*word),
+        None => {
+            let mut word = [b'/'; 8];
+            word[..path.len()].copy_from_slice(path);
+            u64::from_le_bytes(word)
+        }
+    }
+}
+
+/// A quick look that rules out most paths: the first component of a prefix, as far as it lies in
+/// the first eight bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sieve {
+    word: u64,
+    mask: u64,
+}
+
+impl Sieve {
+    /// For an absolute prefix in normal form.
+    pub fn new(prefix: &[u8]) -> Sieve {
+        let first = prefix.iter().skip(1).position(|&byte| byte == b'/');
+        // With the slash that ends the component, which `first_word` puts behind a short path too.
+        let length = first.map_or(prefix.len() + 1, |length| length + 2).min(8);
+        let mask = u64::MAX >> (64 - 8 * length.max(1) as u32);
+        Sieve {
+            word: first_word(prefix) & mask,
+            mask,
+        }
+    }
+
+    /// Whether a path with this [`first_word`] may lie below the prefix.
+    #[inline]
+    pub fn passes(&self, word: u64) -> bool {
+        (word ^ self.word) & self.mask == 0
+    }
+}
+
+/// Whether the view leaves `path` out because it differs from node to node.
+pub fn is_node_local(path: &[u8]) -> bool {
+    NODE_LOCAL.iter().any(|prefix| is_within(path, prefix))
+}
+
+/// Whether `prefix` may be named as covered: absolute, in normal form, neither `/` nor a tree
+/// that the kernel makes.
+pub fn may_be_covered(prefix: &[u8]) -> bool {
+    prefix.len() > 1
+        && prefix.len() <= PATH_MAX
+        && shape(prefix).normal
+        && !NEVER_COVERED.iter().any(|never| is_within(prefix, never))
+}
+
+/// A hash of a path's bytes: fast, well mixed, the same in every process of a job.
+///
+/// Not keyed: the catalog compares the whole path as well, and its one writer bounds the length
+/// of a probe, so that chosen collisions cost time on the chooser's own node only.
+#[inline]
+pub fn hash(path: &[u8]) -> u64 {
+    const A: u64 = 0x9e37_79b9_7f4a_7c15;
+    const B: u64 = 0xd6e8_feb8_6659_fd93;
+    let mut state = A ^ path.len() as u64;
+    let (words, tail) = path.as_chunks::<8>();
+    for word in words {
+        state = fold(state ^ u64::from_le_bytes(*word), B);
+    }
+    // The last bytes count twice where the length is no multiple of eight: cheaper than one by one.
+    let last = match path.last_chunk::<8>() {
+        Some(last) => u64::from_le_bytes(*last),
+        None => tail
+            .iter()
+            .fold(0, |last, &byte| last << 8 | u64::from(byte)),
+    };
+    fold(fold(state ^ last, A), B)
+}
+
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let wide = u128::from(a ^ 0x5851_f42d_4c95_7f2d) * u128::from(b);
+    (wide as u64) ^ (wide >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn tidied(path: &[u8]) -> (Vec<u8>, bool, bool) {
+        let mut out = [0; 64];
+        let tidied = tidy(path, &mut out).expect("fits");
+        (
+            out[..tidied.length].to_vec(),
+            tidied.parents,
+            tidied.wants_directory,
+        )
+    }
+
+    #[test]
+    fn shape_tells_normal_paths() {
+        for path in [
+            "/",
+            "/a",
+            "/a/b.c",
+            "/a/.hidden",
+            "/a/..b",
+            "/long/er/than/eight/..c/.d",
+        ] {
+            assert!(shape(path.as_bytes()).normal, "{path}");
+        }
+        for path in [
+            "",
+            "a",
+            "/a/",
+            "//a",
+            "/a//b",
+            "/a/./b",
+            "/a/..",
+            "/abcdefg/./x",
+            "/abcdef//x",
+        ] {
+            assert!(!shape(path.as_bytes()).normal, "{path}");
+        }
+    }
+
+    #[test]
+    fn tidy_keeps_parents_and_tells_directories() {
+        assert_eq!(tidied(b"//a/./b/"), (b"/a/b".to_vec(), false, true));
+        assert_eq!(tidied(b"/a/../b"), (b"/a/../b".to_vec(), true, false));
+        assert_eq!(tidied(b"/./"), (b"/".to_vec(), false, true));
+        assert!(tidy(b"/abc", &mut [0; 3]).is_none());
+    }
+
+    #[test]
+    fn the_last_slash_is_found_wherever_it_is() {
+        for length in 0..40 {
+            for slash in 0..length {
+                let mut path = std::vec![b'\xaf'; length];
+                path[slash] = b'/';
+                path[0] = b'/';
+                let (parent, name) = split_last(&path);
+                assert_eq!(name, &path[slash + 1..]);
+                assert_eq!(parent, if slash == 0 { b"/" } else { &path[..slash] });
+            }
+        }
+        assert_eq!(split_last(b"name"), (&b""[..], &b"name"[..]));
+        assert_eq!(split_last(b"/"), (&b"/"[..], &b""[..]));
+    }
+
+    #[test]
+    fn prefixes_end_at_components() {
+        assert!(is_within(b"/a/b", b"/a"));
+        assert!(is_within(b"/a", b"/a"));
+        assert!(!is_within(b"/ab", b"/a"));
+        assert_eq!(below(b"/v/x/y", b"/v"), Some(&b"/x/y"[..]));
+        assert_eq!(below(b"/v", b"/v"), Some(&b"/"[..]));
+        assert_eq!(below(b"/vx", b"/v"), None);
+    }
+
+    #[test]
+    fn sieves_let_through_what_lies_below() {
+        for prefix in [
+            "/a",
+            "/opt/env",
+            "/lus/flare/x",
+            "/averylongname/x",
+            "/1234567",
+        ] {
+            let sieve = Sieve::new(prefix.as_bytes());
+            for path in [std::format!("{prefix}"), std::format!("{prefix}/y/z")] {
+                assert!(
+                    sieve.passes(first_word(path.as_bytes())),
+                    "{path} below {prefix}"
+                );
+            }
+        }
+        let sieve = Sieve::new(b"/opt/env");
+        for path in ["/op", "/optional/env", "/usr/lib", "/", "/etc/passwd"] {
+            assert!(!sieve.passes(first_word(path.as_bytes())), "{path}");
+        }
+    }
+
+    #[test]
+    fn kernel_trees_are_never_covered() {
+        assert!(may_be_covered(b"/lus/env"));
+        assert!(may_be_covered(b"/tmp/inputs"));
+        for prefix in ["/", "/proc", "/dev/shm/x", "relative", "/a/../b", "/a/"] {
+            assert!(!may_be_covered(prefix.as_bytes()), "{prefix}");
+        }
+    }
+
+    #[test]
+    fn hashes_differ_in_every_byte_and_length() {
+        let base = b"/lus/env/lib/python3.11/site-packages".to_vec();
+        let mut seen = std::collections::HashSet::new();
+        assert!(seen.insert(hash(&base)));
+        for at in 0..base.len() {
+            let mut other = base.clone();
+            other[at] ^= 1;
+            assert!(seen.insert(hash(&other)));
+            assert!(seen.insert(hash(&base[..at])));
+        }
+    }
+}

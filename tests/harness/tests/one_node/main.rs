@@ -1,0 +1,12 @@
+//! Copper on one node, seen by the programs that run under it: whatever they print must be what
+//! they print without it.
+
+mod changes;
+mod escapes;
+mod faults;
+mod fixture;
+mod lifecycle;
+mod random_trees;
+mod reading;
+mod real_programs;
+mod starting;

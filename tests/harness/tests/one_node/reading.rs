@@ -1,0 +1,117 @@
+//! Every family of calls that only asks, on every case of the awkward tree: what the program
+//! prints must be the same plain, below a covered prefix and in the view; cold and warm; as root
+//! and as a user whom permissions concern.
+
+use crate::fixture::{self, Awkward, NOBODY};
+use copper_tests::compare::Outcome;
+use copper_tests::environment;
+use std::process::Command;
+
+fn everything(_: &[u8]) -> bool {
+    true
+}
+
+/// What lies in `/` is not the tree's, and a view leaves out some of it.
+fn not_the_root(path: &[u8]) -> bool {
+    !path.starts_with(b"links/outside-root")
+}
+
+fn compare(program: &str, keep: fn(&[u8]) -> bool, user: Option<u32>) {
+    fixture::compare(&Awkward::new(), program, keep, user, |outcome| outcome);
+}
+
+#[test]
+fn attributes_as_root() {
+    compare("stat_family", everything, None);
+}
+
+#[test]
+fn attributes_as_nobody() {
+    compare("stat_family", everything, Some(NOBODY));
+}
+
+#[test]
+fn opening_as_root() {
+    compare("open_family", everything, None);
+}
+
+#[test]
+fn opening_as_nobody() {
+    compare("open_family", everything, Some(NOBODY));
+}
+
+#[test]
+fn directories_as_root() {
+    compare("directory_family", not_the_root, None);
+}
+
+#[test]
+fn directories_as_nobody() {
+    compare("directory_family", not_the_root, Some(NOBODY));
+}
+
+#[test]
+fn paths_as_root() {
+    compare("path_family", everything, None);
+}
+
+#[test]
+fn paths_as_nobody() {
+    compare("path_family", everything, Some(NOBODY));
+}
+
+#[test]
+fn working_directory_as_root() {
+    compare("cwd_family", not_the_root, None);
+}
+
+#[test]
+fn working_directory_as_nobody() {
+    compare("cwd_family", not_the_root, Some(NOBODY));
+}
+
+#[test]
+fn file_system_queries_as_root() {
+    compare("query_family", everything, None);
+}
+
+#[test]
+fn file_system_queries_as_nobody() {
+    compare("query_family", everything, Some(NOBODY));
+}
+
+/// The bench itself: a library that is wrong in one way must be found out.
+#[test]
+fn a_wrong_preload_is_found_out() {
+    let tree = Awkward::new();
+    let (root, manifest) = (tree.root(), tree.manifest(not_the_root));
+    let library = environment::program("broken_preload.so");
+    let wrongs = [
+        ("stat_family", "size"),
+        ("stat_family", "inode"),
+        ("stat_family", "mtime"),
+        ("stat_family", "errno touched"),
+        ("open_family", "errno"),
+        ("open_family", "flags"),
+        ("open_family", "page"),
+        ("directory_family", "entry lost"),
+        ("directory_family", "kind"),
+        ("path_family", "long link"),
+        ("query_family", "xattr"),
+        ("cwd_family", "cwd"),
+    ];
+    for (program, wrong) in wrongs {
+        let run = |wrong: &str| {
+            let mut command = Command::new(environment::program(program));
+            command.arg(&root).arg(&manifest);
+            command.env("LD_PRELOAD", &library).env("BROKEN", wrong);
+            Outcome::of(&mut command)
+        };
+        let right = run("nothing");
+        assert!(right.status.success());
+        assert!(
+            run(wrong).difference(&right).is_some(),
+            "{program} does not see a wrong {wrong}"
+        );
+    }
+}
