@@ -268,7 +268,11 @@ impl Session {
     /// The view, as far as the sieve of the first word lets it through; empty where it does not.
     #[inline]
     pub(crate) fn view_for(&self, word: u64) -> &'static [u8] {
-        if self.sieves[0].passes(word) { self.view } else { b"" }
+        if self.sieves[0].passes(word) {
+            self.view
+        } else {
+            b""
+        }
     }
 
     /// Whether `path` lies below a covered prefix.

@@ -5,6 +5,7 @@ mod defects;
 mod origin;
 mod schedule;
 mod store;
+mod travel;
 mod world;
 
 use copper_core::tree::Kind;
@@ -47,6 +48,7 @@ fn rest(world: &mut World) {
         let World { seats, judge, .. } = world;
         if let Some(node) = &seats[rank as usize].node {
             judge.rests(rank, node);
+            judge.vouches(rank, node, &seats[rank as usize].store);
         }
     }
 }
@@ -214,7 +216,8 @@ mod tests {
     #[test]
     fn every_planted_defect_is_caught() {
         for defect in Defect::ALL {
-            let caught = (0..200).find(|&seed| !run(&Schedule::from_seed(seed), Some(defect)).is_empty());
+            let caught =
+                (0..200).find(|&seed| !run(&Schedule::from_seed(seed), Some(defect)).is_empty());
             assert!(caught.is_some(), "{defect:?} goes unnoticed in 200 runs");
         }
     }
