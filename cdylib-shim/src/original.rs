@@ -116,9 +116,9 @@ macro_rules! original {
         static ORIGINAL: $crate::original::Original = $crate::original::Original::new(NAME);
         match ORIGINAL.address() {
             Some(address) => {
+                type Function = unsafe extern "C" fn($($kind),*) -> $result;
                 // SAFETY: the next definition of this name has libc's signature for it.
-                let function: unsafe extern "C" fn($($kind),*) -> $result =
-                    unsafe { core::mem::transmute(address) };
+                let function = unsafe { core::mem::transmute::<*const _, Function>(address) };
                 // SAFETY: the arguments are the caller's own, or mean the same.
                 unsafe { function($($argument),*) }
             }
