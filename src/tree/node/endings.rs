@@ -2,7 +2,7 @@
 
 use super::{
     Action, Answer, Arc, Asker, Delivery, ESTALE, ETIMEDOUT, MOST_RESTARTS, Message, Node, Open,
-    Outcome, Part, Reason, Record, Turn,
+    Part, Reason, Record, Turn,
 };
 
 impl Node {
@@ -193,12 +193,6 @@ impl Node {
     /// The object is present and its body is to come in chunks: pass that on, and begin to pull.
     pub(super) fn begin_body(&mut self, turn: &mut Turn<'_>, slot: u32, record: Arc<Record>) {
         let chunks = self.plan.settings.chunks(record.length());
-        if let Outcome::Present { .. } = record.outcome
-            && chunks == u32::MAX
-        {
-            self.no_space(turn, slot);
-            return;
-        }
         let Some(open) = self.opens.get_mut(slot) else {
             return;
         };

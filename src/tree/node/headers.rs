@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use super::super::interface::Waiter;
 use super::super::topology::TreeIndex;
 use super::{
-    Action, Answer, Arc, Asker, Delivery, Epoch, Node, Object, Open, OriginReply, Part, Rank,
-    Reason, Record, RequestId, Stage, Time, Turn,
+    Action, Answer, Arc, Asker, Delivery, Epoch, Node, Object, Open, OriginReply, Outcome, Part,
+    Rank, Reason, Record, RequestId, Stage, Time, Turn,
 };
 
 impl Node {
@@ -228,7 +228,8 @@ impl Node {
             Delivery::Inline => inline && record.length() > 0,
             Delivery::Chunked => !inline,
         };
-        if !well_delivered || asked != Some(&record.object) {
+        let bounded = record.length() <= self.plan.settings.largest;
+        if !well_delivered || !bounded || asked != Some(&record.object) {
             self.counters.dropped += 1;
             return;
         }
@@ -263,6 +264,12 @@ impl Node {
                 self.land(turn, id);
                 let Some(open) = self.opens.get_mut(slot) else {
                     return;
+                };
+                let outcome = match outcome {
+                    Outcome::Present { length, .. } if length > self.plan.settings.largest => {
+                        Outcome::TooLarge
+                    }
+                    outcome => outcome,
                 };
                 let record = Arc::new(Record {
                     object: open.object.clone(),
