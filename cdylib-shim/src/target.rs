@@ -6,6 +6,7 @@
 //! that a hit needs little stack (signal handlers run on small ones).
 
 use crate::ask::ask;
+use crate::descriptor::scope_of;
 use crate::session::{self, Session};
 use crate::sys::{self, call};
 use copper_core::catalog::reader::Record;
@@ -474,11 +475,7 @@ fn base_of(
     }
     if let Some(origin) = origin_of_directory(session, directory) {
         out.get_mut(..origin.len())?.copy_from_slice(origin);
-        let scope = if session.covers(origin) {
-            Scope::Prefix
-        } else {
-            Scope::View
-        };
+        let scope = scope_of(session, directory, origin);
         return Some((origin.len(), Some(scope)));
     }
     if thorough == Thorough::No {

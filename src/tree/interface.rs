@@ -256,6 +256,8 @@ pub struct Settings {
     pub inline_limit: u32,
     /// Bytes in a chunk.
     pub chunk: u32,
+    /// The longest body in bytes; whatever is longer is [`Outcome::TooLarge`].
+    pub largest: u64,
     /// Chunks of one body that may be under way in each tree.
     pub window: u16,
     /// Chunks that may be granted to peers at a time, over all peers and bodies.
@@ -283,6 +285,7 @@ impl Default for Settings {
         Self {
             inline_limit: 64 << 10,
             chunk: 1 << 20,
+            largest: 64 << 30,
             window: 4,
             grants: 16,
             open: 16_384,

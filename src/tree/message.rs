@@ -460,3 +460,180 @@ mod shared_record {
         Ok(Arc::new(Record { object, outcome }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::object::Version;
+    use alloc::vec;
+
+    fn record(length: u64) -> Arc<Record> {
+        let object = Object::new(Kind::Content, b"/lib/\xff\n.so").unwrap();
+        let version = Version {
+            size: length,
+            ..Version::default()
+        };
+        let outcome = Outcome::Present { version, length };
+        Arc::new(Record { object, outcome })
+    }
+
+    fn samples() -> Vec<(Message, usize)> {
+        let (request, epoch) = (
+            RequestId(1 << 40 | 3),
+            Epoch {
+                reign: 9,
+                number: 2,
+            },
+        );
+        let wave = WaveId {
+            origin: 4,
+            number: 7,
+        };
+        let change = Change::Paths(vec![b"/a/b"[..].into()]);
+        let order = Arc::new(Order::Invalidate(change.clone()));
+        let report = Box::new(Report {
+            missing: vec![1, 2],
+            ..Report::default()
+        });
+        vec![
+            (
+                Message::Request {
+                    request,
+                    object: record(1).object.clone(),
+                    avoid: 5,
+                    stand_in: true,
+                    epoch,
+                },
+                0,
+            ),
+            (
+                Message::Answer {
+                    request,
+                    record: record(40),
+                    delivery: Delivery::Inline,
+                    epoch,
+                },
+                40,
+            ),
+            (
+                Message::Pull {
+                    request,
+                    record: record(9 << 20),
+                    chunk: 8,
+                    stand_in: false,
+                    epoch,
+                },
+                0,
+            ),
+            (Message::Grant { request, chunk: 8 }, 24),
+            (
+                Message::Refusal {
+                    request,
+                    reason: Reason::Failed { errno: 5 },
+                    epoch,
+                },
+                0,
+            ),
+            (
+                Message::Wave {
+                    wave,
+                    epochs: (epoch, epoch),
+                    order,
+                },
+                0,
+            ),
+            (Message::Done { wave, report }, 0),
+            (
+                Message::Missed {
+                    epoch,
+                    changes: Some(vec![(epoch, change)].into()),
+                },
+                0,
+            ),
+        ]
+    }
+
+    fn wire(message: &Message, attachment: usize) -> Vec<u8> {
+        let mut wire = Vec::new();
+        message.encode(&mut wire);
+        wire.resize(wire.len() + attachment, 0xa5);
+        wire
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_shorter_is() {
+        for (message, attachment) in samples() {
+            let wire = wire(&message, attachment);
+            let (read, rest) = Message::decode(&wire).unwrap();
+            assert_eq!((&read, rest.len()), (&message, attachment));
+            let whole = wire.len() - attachment;
+            for cut in 0..whole {
+                assert!(
+                    Message::decode(&wire[..cut]).is_err(),
+                    "{message:?} cut at {cut}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn another_version_and_an_empty_message_are_told_apart() {
+        let (message, attachment) = samples().swap_remove(0);
+        let mut wire = wire(&message, attachment);
+        wire[0] = WIRE_VERSION + 1;
+        let version = DecodeError::Version(WIRE_VERSION + 1);
+        assert_eq!(Message::decode(&wire), Err(version));
+        assert_eq!(Message::decode(&[]), Err(DecodeError::Empty));
+    }
+
+    #[test]
+    fn an_attachment_must_be_as_long_as_stated() {
+        for (message, attachment) in samples() {
+            let long = wire(&message, attachment + MAX_DESCRIPTOR);
+            assert_eq!(
+                Message::decode(&long),
+                Err(DecodeError::Attachment),
+                "{message:?}"
+            );
+        }
+        let huge = vec![WIRE_VERSION; 1 + MAX_MESSAGE + MAX_ATTACHMENT + 1];
+        assert_eq!(Message::decode(&huge), Err(DecodeError::TooLong));
+    }
+
+    #[test]
+    fn fields_outside_their_bounds_are_refused() {
+        let wave = WaveId {
+            origin: 4,
+            number: 7,
+        };
+        let paths = vec![b"/a"[..].into(); MAX_CHANGED_PATHS + 1];
+        let order = Arc::new(Order::Invalidate(Change::Paths(paths)));
+        let missing = vec![0; MAX_MISSING + 1];
+        let report = Box::new(Report {
+            missing,
+            ..Report::default()
+        });
+        let (request, epoch) = (RequestId(1), Epoch::default());
+        let empty = Message::Pull {
+            request,
+            record: record(0),
+            chunk: 0,
+            stand_in: false,
+            epoch,
+        };
+        for message in [
+            Message::Submit {
+                wave,
+                stand_in: false,
+                order,
+            },
+            Message::Done { wave, report },
+            empty,
+        ] {
+            assert_eq!(
+                Message::decode(&wire(&message, 0)),
+                Err(DecodeError::Invalid)
+            );
+        }
+    }
+}

@@ -101,6 +101,7 @@ impl Node {
         if !self.may_ask(tree, asker.rank, stand_in)
             || chunk >= chunks
             || self.rides_inline(&record)
+            || record.length() > self.plan.settings.largest
         {
             self.counters.dropped += 1;
             return;

@@ -1,13 +1,16 @@
 //! One helper's part in the tree: events in, actions out.
 
 mod bodies;
+mod endings;
 mod epochs;
 mod flights;
 mod grants;
 mod headers;
 mod open;
 mod peers;
+mod submissions;
 mod timers;
+mod upstream;
 mod waves;
 
 use alloc::boxed::Box;

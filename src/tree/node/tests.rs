@@ -170,6 +170,20 @@ fn a_long_file_is_read_chunk_by_chunk_and_published_when_whole() {
 }
 
 #[test]
+fn what_is_longer_than_any_store_is_too_large_for_all() {
+    let settings = Settings {
+        largest: 1_000,
+        inline_limit: 100,
+        ..Settings::default()
+    };
+    let mut alone = Alone::new(settings);
+    let file = object(Kind::Content, "/data/huge");
+    let id = looks(&alone.ask(1, &file))[0];
+    let told = answers(&alone.reply(id, OriginReply::Known(present(1_001))));
+    assert!(is_known(&told[0].1, Outcome::TooLarge));
+}
+
+#[test]
 fn a_file_that_changes_on_the_way_is_looked_up_anew_and_at_last_given_up() {
     let settings = Settings {
         chunk: 1_000,
@@ -361,4 +375,100 @@ fn a_survey_waits_for_readiness_when_asked_to() {
     assert!(
         matches!(&actions[..], [Action::Settled { waiter: Waiter(4), report }] if report.ready == 1)
     );
+}
+
+/// Rank 1 of a job of three, in a tree whose root is 0 and whose other leaf is 2.
+fn leaf() -> Alone {
+    let topology = Topology::new(3, 1, 2).unwrap();
+    let plan = Arc::new(Plan {
+        topology,
+        settings: Settings::default(),
+    });
+    Alone {
+        node: Node::new(plan, 1, 1).unwrap(),
+        now: Time(0),
+        actions: Vec::new(),
+    }
+}
+
+fn answer_to(request: RequestId, object: &Object) -> Message {
+    let record = Arc::new(Record {
+        object: object.clone(),
+        outcome: Outcome::Absent { errno: 2 },
+    });
+    Message::Answer {
+        request,
+        record,
+        delivery: Delivery::Bare,
+        epoch: Epoch::default(),
+    }
+}
+
+#[test]
+fn messages_that_nobody_may_send_are_counted_and_dropped() {
+    let mut leaf = leaf();
+    let file = object(Kind::Content, "/a");
+    let sent = leaf.ask(1, &file);
+    let Action::Send {
+        to: 0,
+        message: Message::Request { request, .. },
+    } = &sent[0]
+    else {
+        panic!("{sent:?}");
+    };
+    let request = *request;
+    let pull = Message::Pull {
+        request,
+        record: Arc::new(Record {
+            object: file.clone(),
+            outcome: present(1 << 40),
+        }),
+        chunk: 0,
+        stand_in: false,
+        epoch: Epoch::default(),
+    };
+    let asked = Message::Request {
+        request,
+        object: file.clone(),
+        avoid: 0,
+        stand_in: false,
+        epoch: Epoch::default(),
+    };
+    let wrong = [
+        (1, answer_to(request, &file)),
+        (7, answer_to(request, &file)),
+        (2, answer_to(request, &file)),
+        (0, answer_to(RequestId::from_raw(99), &file)),
+        (0, answer_to(request, &object(Kind::Content, "/b"))),
+        (2, asked),
+        (2, pull),
+        (0, Message::Grant { request, chunk: 0 }),
+    ];
+    let count = wrong.len() as u64;
+    for (from, message) in wrong {
+        let actions = leaf.event(Event::Message { from, message });
+        assert!(answers(&actions).is_empty(), "{actions:?}");
+    }
+    assert_eq!(leaf.node.counters().dropped, count);
+    let right = answer_to(request, &file);
+    let message = right.clone();
+    let told = answers(&leaf.event(Event::Message { from: 0, message }));
+    assert_eq!(told.len(), 1);
+    let replayed = Event::Message {
+        from: 0,
+        message: right,
+    };
+    assert!(leaf.event(replayed).is_empty());
+    assert_eq!(leaf.node.counters().dropped, count + 1);
+}
+
+#[test]
+fn a_rank_outside_the_job_is_refused() {
+    let topology = Topology::new(3, 1, 2).unwrap();
+    let settings = Settings::default();
+    let plan = Arc::new(Plan { topology, settings });
+    assert!(matches!(
+        Node::new(plan, 3, 1),
+        Err(TopologyError::Rank { asked: 3, nodes: 3 })
+    ));
 }

@@ -14,10 +14,10 @@ use core::time::Duration;
 use super::super::interface::Waiter;
 use super::super::message::{Change, Report, WaveId};
 use super::epochs::Standing;
-use super::{Action, Epoch, Message, Node, Object, Order, Rank, Time, Turn};
+use super::{Epoch, Message, Node, Object, Order, Rank, Time, Turn};
 
 /// How many waves, and how many submissions, a node carries at a time.
-const MOST_WAVES: usize = 256;
+pub(super) const MOST_WAVES: usize = 256;
 
 /// How many reports of past waves are kept, for those who missed them.
 const MOST_PAST: usize = 64;
@@ -26,21 +26,21 @@ const MOST_PAST: usize = 64;
 const MOST_CHILDREN: usize = 4_096;
 
 /// The tree that waves go through.
-const TREE: u16 = 0;
+pub(super) const TREE: u16 = 0;
 
 /// An order on its way up.
-struct Submission {
-    wave: WaveId,
-    order: Arc<Order>,
-    waiter: Option<Waiter>,
-    below: Option<Rank>,
+pub(super) struct Submission {
+    pub(super) wave: WaveId,
+    pub(super) order: Arc<Order>,
+    pub(super) waiter: Option<Waiter>,
+    pub(super) below: Option<Rank>,
     /// Whom it was passed to; none while this node's own wave carries it.
-    above: Option<Rank>,
-    heard: Time,
-    due: Time,
-    until: Time,
+    pub(super) above: Option<Rank>,
+    pub(super) heard: Time,
+    pub(super) due: Time,
+    pub(super) until: Time,
     /// The epoch that its wave began, once the wave has come by here.
-    epoch: Option<Epoch>,
+    pub(super) epoch: Option<Epoch>,
 }
 
 /// A node that a wave was passed to.
@@ -66,22 +66,25 @@ struct Running {
 
 /// What a node holds of waves.
 pub(super) struct Waves {
-    next: u64,
+    pub(super) next: u64,
     ready: bool,
-    submissions: Vec<Submission>,
+    pub(super) submissions: Vec<Submission>,
     running: Vec<Running>,
     past: VecDeque<((WaveId, Epoch), Box<Report>)>,
-    settled: VecDeque<(WaveId, Box<Report>)>,
+    pub(super) settled: VecDeque<(WaveId, Box<Report>)>,
 }
 
-fn keep<K>(past: &mut VecDeque<(K, Box<Report>)>, key: K, report: Box<Report>) {
+pub(super) fn keep<K>(past: &mut VecDeque<(K, Box<Report>)>, key: K, report: Box<Report>) {
     if past.len() == MOST_PAST {
         past.pop_front();
     }
     past.push_back((key, report));
 }
 
-fn find<K: PartialEq>(past: &VecDeque<(K, Box<Report>)>, key: &K) -> Option<Box<Report>> {
+pub(super) fn find<K: PartialEq>(
+    past: &VecDeque<(K, Box<Report>)>,
+    key: &K,
+) -> Option<Box<Report>> {
     past.iter()
         .find(|(other, _)| other == key)
         .map(|(_, report)| report.clone())
@@ -129,7 +132,7 @@ impl Waves {
         })
     }
 
-    fn submission(&mut self, wave: WaveId) -> Option<&mut Submission> {
+    pub(super) fn submission(&mut self, wave: WaveId) -> Option<&mut Submission> {
         self.submissions
             .iter_mut()
             .find(|submission| submission.wave == wave)
@@ -158,108 +161,7 @@ impl Node {
         }
     }
 
-    /// A local write: it is seen here at once, and by all when the wave has gone round.
-    pub(super) fn on_invalidate(&mut self, turn: &mut Turn<'_>, waiter: Waiter, change: Change) {
-        let change = if change.is_valid() {
-            change
-        } else {
-            Change::All
-        };
-        if self.best_rung(TREE, turn.now).is_some() {
-            self.drop_touched(turn, &change);
-        }
-        let patience = self.plan.settings.patience;
-        self.submit(turn, Some(waiter), Order::Invalidate(change), patience);
-    }
-
-    /// Sends an order of this node on its way.
-    pub(super) fn submit(
-        &mut self,
-        turn: &mut Turn<'_>,
-        waiter: Option<Waiter>,
-        order: Order,
-        patience: Duration,
-    ) {
-        let wave = WaveId {
-            origin: self.rank,
-            number: self.waves.next,
-        };
-        self.waves.next += 1;
-        let until = turn.now.after(patience);
-        self.accept_submission(turn, wave, Arc::new(order), waiter, None, until, false);
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the fields of a submission, which it makes"
-    )]
-    fn accept_submission(
-        &mut self,
-        turn: &mut Turn<'_>,
-        wave: WaveId,
-        order: Arc<Order>,
-        waiter: Option<Waiter>,
-        below: Option<Rank>,
-        until: Time,
-        stand_in: bool,
-    ) {
-        if self.waves.submissions.len() >= MOST_WAVES {
-            self.counters.refused += 1;
-            if let Some(waiter) = waiter {
-                self.settle_waiter(turn, waiter, None);
-            }
-            return;
-        }
-        self.waves.submissions.push(Submission {
-            wave,
-            order,
-            waiter,
-            below,
-            above: None,
-            heard: turn.now,
-            due: until,
-            until,
-            epoch: None,
-        });
-        self.arm(until);
-        self.pass_up(turn, wave, stand_in);
-    }
-
-    /// Passes a submission to the best peer above, or begins its wave here.
-    fn pass_up(&mut self, turn: &mut Turn<'_>, wave: WaveId, stand_in: bool) {
-        let rung = if stand_in {
-            None
-        } else {
-            self.best_rung(TREE, turn.now)
-        };
-        let due = turn.now.after(self.plan.settings.resend);
-        let Some(submission) = self.waves.submission(wave) else {
-            return;
-        };
-        let order = Arc::clone(&submission.order);
-        submission.above = rung.map(|rung| rung.rank);
-        match rung {
-            Some(rung) => {
-                submission.heard = turn.now;
-                submission.due = due;
-                turn.send(
-                    rung.rank,
-                    Message::Submit {
-                        wave,
-                        stand_in: rung.stand_in,
-                        order,
-                    },
-                );
-                self.arm(due);
-            }
-            None => {
-                submission.due = submission.until;
-                self.begin_wave(turn, wave, order);
-            }
-        }
-    }
-
-    fn begin_wave(&mut self, turn: &mut Turn<'_>, wave: WaveId, order: Arc<Order>) {
+    pub(super) fn begin_wave(&mut self, turn: &mut Turn<'_>, wave: WaveId, order: Arc<Order>) {
         let epochs = match &*order {
             Order::Invalidate(change) => self.order_change(turn, change),
             Order::Survey { .. } => Default::default(),
@@ -331,7 +233,7 @@ impl Node {
     }
 
     /// A node gives its subtree less time than it has itself, so that reports arrive in time.
-    fn wave_patience(&self, order: &Order) -> Duration {
+    pub(super) fn wave_patience(&self, order: &Order) -> Duration {
         let whole = match order {
             Order::Survey { patience, .. } => Duration::from_nanos(*patience),
             Order::Invalidate(_) => self.plan.settings.patience,
@@ -398,45 +300,6 @@ impl Node {
         }
     }
 
-    /// Tells whoever submitted a wave here what came of it.
-    fn settle(&mut self, turn: &mut Turn<'_>, wave: WaveId, report: Box<Report>) {
-        let index = self
-            .waves
-            .submissions
-            .iter()
-            .position(|submission| submission.wave == wave);
-        let Some(index) = index else {
-            self.counters.dropped += 1;
-            return;
-        };
-        let submission = self.waves.submissions.swap_remove(index);
-        keep(&mut self.waves.settled, wave, report.clone());
-        if let Some(below) = submission.below {
-            turn.send(
-                below,
-                Message::Settled {
-                    wave,
-                    report: report.clone(),
-                },
-            );
-        }
-        if let Some(waiter) = submission.waiter {
-            self.settle_waiter(turn, waiter, Some(report));
-        }
-    }
-
-    /// Tells a local waiter; without a report, that nothing is known of any other node.
-    fn settle_waiter(&mut self, turn: &mut Turn<'_>, waiter: Waiter, report: Option<Box<Report>>) {
-        let report = report.map_or_else(
-            || Report {
-                unnamed: self.plan.topology.nodes(),
-                ..Report::default()
-            },
-            |report| *report,
-        );
-        turn.actions.push(Action::Settled { waiter, report });
-    }
-
     pub(super) fn on_wave_message(&mut self, turn: &mut Turn<'_>, from: Rank, message: Message) {
         match message {
             Message::Submit {
@@ -466,39 +329,6 @@ impl Node {
             Message::Missed { epoch, changes } => self.on_missed(turn, epoch, changes),
             _ => self.counters.dropped += 1,
         }
-    }
-
-    fn on_submit(
-        &mut self,
-        turn: &mut Turn<'_>,
-        from: Rank,
-        wave: WaveId,
-        stand_in: bool,
-        order: Arc<Order>,
-    ) {
-        if !self.may_ask(TREE, from, stand_in) {
-            self.counters.dropped += 1;
-            return;
-        }
-        if let Some(report) = find(&self.waves.settled, &wave) {
-            turn.send(from, Message::Settled { wave, report });
-            return;
-        }
-        if let Some(submission) = self.waves.submission(wave) {
-            // An order of this node's own comes back when those above take its parent for lost.
-            if wave.origin != self.rank {
-                submission.below = Some(from);
-            }
-            let stuck = stand_in && submission.above.is_some();
-            turn.send(from, Message::Working { wave });
-            if stuck {
-                self.pass_up(turn, wave, true);
-            }
-            return;
-        }
-        turn.send(from, Message::Working { wave });
-        let until = turn.now.after(self.wave_patience(&order));
-        self.accept_submission(turn, wave, order, None, Some(from), until, stand_in);
     }
 
     fn on_wave(
@@ -688,45 +518,6 @@ impl Node {
         running
             .into_iter()
             .for_each(|wave| self.expire_running(turn, wave));
-    }
-
-    fn expire_submission(&mut self, turn: &mut Turn<'_>, wave: WaveId) {
-        let (now, silence, resend) = (
-            turn.now,
-            self.plan.settings.silence,
-            self.plan.settings.resend,
-        );
-        let Some(submission) = self.waves.submission(wave) else {
-            return;
-        };
-        if submission.until <= now {
-            let waiter = submission.waiter;
-            self.waves
-                .submissions
-                .retain(|submission| submission.wave != wave);
-            if let Some(waiter) = waiter {
-                self.settle_waiter(turn, waiter, None);
-            }
-            return;
-        }
-        let Some(above) = submission.above else {
-            return;
-        };
-        if now >= submission.heard.after(silence) {
-            self.lose(turn, above);
-        } else {
-            submission.due = now.after(resend);
-            let order = Arc::clone(&submission.order);
-            let stand_in = !self.plan.topology.is_ancestor(TREE, above, self.rank);
-            turn.send(
-                above,
-                Message::Submit {
-                    wave,
-                    stand_in,
-                    order,
-                },
-            );
-        }
     }
 
     fn expire_running(&mut self, turn: &mut Turn<'_>, wave: WaveId) {

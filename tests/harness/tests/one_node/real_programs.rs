@@ -144,7 +144,7 @@ fn copying_and_archiving() {
     let scripts: Vec<String> = [
         "cp -a $TREE/links $TREE/sizes $TREE/sparse $TREE/attributes $TREE/permissions $OUT",
         "cp -r $TREE/walk $TREE/names $OUT; cp --reflink=auto --sparse=always $TREE/sparse/* $OUT",
-        "cp -l $TREE/links/file $OUT/linked 2>/dev/null; cp -s $TREE/links/file $OUT/soft; rm -f $OUT/soft",
+        "cp -s $TREE/links/file $OUT/soft; cat $OUT/soft; rm $OUT/soft; cp -u $TREE/many/name-1* $OUT",
         "rsync -aHX $TREE/links $TREE/sizes $TREE/attributes $TREE/walk $OUT; rsync -aHXni $TREE/links $TREE/sizes $OUT",
         "tar -C $TREE -xf <(tar -C $TREE -cf - walk) -C $OUT; tar -C $OUT -xf <(tar -C $TREE -cSf - sparse links attributes)",
         "install -m 640 $TREE/sizes/4097 $OUT/installed; ln -s $TREE/sizes/1 $OUT/link && cat $OUT/link; rm $OUT/link",
@@ -375,8 +375,9 @@ fn python_files_and_processes() {
     on_awkward_tree(&[
         "$PYTHON -c '
 import os
-for d, ds, fs in os.walk(os.environ[\"TREE\"].encode()):
-    print(d[-60:], ds[:50], fs[:50])
+t = os.environ[\"TREE\"].encode()
+for d, ds, fs in os.walk(t):
+    print(d[len(t):][-60:], ds[:50], fs[:50])
 '",
         "$PYTHON -c '
 import os

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use super::origin::Origin;
 use super::schedule::{Fault, FileIndex, MS, Schedule};
+use super::store::Store;
 
 /// Waiters' tokens of surveys and invalidations begin here; below are those of requests.
 const WAVES_FROM: u64 = 1 << 40;
@@ -251,6 +252,19 @@ impl Judge {
             })
         {
             self.fail(format!("node {rank} does not come to rest: {load:?}"));
+        }
+    }
+
+    /// The catalog holds nothing that the node does not stand for any more.
+    pub(super) fn vouches(&mut self, rank: Rank, node: &Node, store: &Store) {
+        for (object, stamp) in store.published() {
+            if node
+                .lookup(object)
+                .is_none_or(|record| record.stamp() != stamp)
+            {
+                self.failures
+                    .push(format!("node {rank}: {object:?} was left in the catalog"));
+            }
         }
     }
 

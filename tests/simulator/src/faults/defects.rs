@@ -16,9 +16,9 @@ pub enum Defect {
     ForgetDeadlines,
     /// One request in ten to the origin is made twice.
     DoubleRead,
-    /// A chunk counts as brought whether or not it was there.
-    TrustTransfers,
-    /// What an invalidation says is passed on but not carried out, nor caught up with.
+    /// One chunk in twenty counts as brought though it was not.
+    LoseChunks,
+    /// What a node no longer believes stays in its catalog.
     IgnoreInvalidation,
     /// Publishing is forgotten one time in twenty.
     ForgetPublish,
@@ -26,7 +26,7 @@ pub enum Defect {
     SwallowWaves,
     /// Answers come before what they rest on is published.
     AnswerEarly,
-    /// A passing error is told to peers as unavailability for ever.
+    /// A passing error of the origin is not heard by who asked for it.
     DropRefusals,
 }
 
@@ -37,7 +37,7 @@ impl Defect {
         Self::DoubleAnswer,
         Self::ForgetDeadlines,
         Self::DoubleRead,
-        Self::TrustTransfers,
+        Self::LoseChunks,
         Self::IgnoreInvalidation,
         Self::ForgetPublish,
         Self::SwallowWaves,
@@ -45,11 +45,15 @@ impl Defect {
         Self::DropRefusals,
     ];
 
-    pub(super) fn lets_timer_through(self, _random: &mut Rng) -> bool {
+    pub(super) fn lets_timer_through(self) -> bool {
         self != Self::ForgetDeadlines
     }
 
-    pub(super) fn lets_message_in(self, message: &Message, _random: &mut Rng) -> bool {
+    pub(super) fn lets_chunk_in(self, random: &mut Rng) -> bool {
+        self != Self::LoseChunks || random.u32(0..20) > 0
+    }
+
+    pub(super) fn lets_message_in(self, message: &Message) -> bool {
         match message {
             Message::Refusal {
                 reason: Reason::Failed { .. },
@@ -105,7 +109,7 @@ impl Defect {
             Self::AnswerEarly => {
                 actions.sort_by_key(|action| !matches!(action, Action::Answer { .. }))
             }
-            Self::ForgetDeadlines | Self::TrustTransfers | Self::DropRefusals => {}
+            Self::ForgetDeadlines | Self::LoseChunks | Self::DropRefusals => {}
         }
     }
 }

@@ -70,6 +70,12 @@ impl Store {
             .is_some_and(|stored| stored.published)
     }
 
+    /// All that the catalog holds.
+    pub(super) fn published(&self) -> impl Iterator<Item = (&Object, u64)> {
+        let published = self.bodies.iter().filter(|(_, stored)| stored.published);
+        published.map(|((object, stamp), _)| (object, *stamp))
+    }
+
     pub(super) fn publish(&mut self, record: &Record) {
         let key = (record.object.clone(), record.stamp());
         let entry = self.bodies.entry(key);
