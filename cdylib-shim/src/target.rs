@@ -478,7 +478,8 @@ fn base_of(
         let scope = scope_of(session, directory, origin);
         return Some((origin.len(), Some(scope)));
     }
-    if thorough == Thorough::No {
+    // Without covered prefixes only the store's directories can concern us.
+    if thorough == Thorough::No || session.prefixes().next().is_none() {
         return None;
     }
     descriptor_path(directory, out).map(|length| (length, None))
