@@ -2,7 +2,7 @@
 //!
 //! Where the numbers come from stands in `docs/SCALING.md`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -10,7 +10,7 @@ use std::collections::BinaryHeap;
 pub const SECOND: u64 = 1_000_000_000;
 
 /// The parameters of the model.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Machine {
     /// Bytes per second of a node's network card, each way.
     pub link: f64,
@@ -27,7 +27,7 @@ pub struct Machine {
 }
 
 /// What the origin can do.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct OriginRates {
     /// Time of one metadata operation on an idle server, seen by a client, in nanoseconds.
     pub operation: u64,

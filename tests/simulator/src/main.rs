@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use copper_simulator::faults::{self, Schedule};
 use copper_simulator::scale;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +31,9 @@ enum Command {
     },
     /// Makes the scale report.
     Scale {
+        /// The smallest job that is run; what an earlier report says of others is kept.
+        #[arg(long, default_value_t = 1)]
+        from: u32,
         /// The largest job.
         #[arg(long, default_value_t = 100_000)]
         most: u32,
@@ -59,11 +63,17 @@ fn main() -> ExitCode {
         } => run_faults(from, count, threads),
         Command::Replay { seed } => replay(seed),
         Command::Scale {
+            from,
             most,
             threads,
             json,
             table,
-        } => run_scale(most, threads.unwrap_or_else(processors), &json, &table),
+        } => run_scale(
+            from..=most,
+            threads.unwrap_or_else(processors),
+            &json,
+            &table,
+        ),
     }
 }
 
@@ -108,8 +118,25 @@ fn replay(seed: u64) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run_scale(most: u32, threads: usize, json: &Path, table: &Path) -> ExitCode {
-    let report = scale::run(most, threads);
+/// The rows of the report that is in `json`, if there is one.
+fn earlier_rows(json: &Path) -> Vec<scale::Row> {
+    let Ok(text) = std::fs::read(json) else {
+        return Vec::new();
+    };
+    match serde_json::from_slice::<scale::Report>(&text) {
+        Ok(report) => report.rows,
+        Err(error) => {
+            eprintln!(
+                "{} is no report and will be written anew: {error}",
+                json.display()
+            );
+            Vec::new()
+        }
+    }
+}
+
+fn run_scale(sizes: RangeInclusive<u32>, threads: usize, json: &Path, table: &Path) -> ExitCode {
+    let report = scale::run(sizes, threads, earlier_rows(json));
     let text = scale::table(&report);
     let written = serde_json::to_string_pretty(&report)
         .map_err(std::io::Error::other)

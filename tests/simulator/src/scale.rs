@@ -3,8 +3,9 @@
 
 use copper_core::tree::{Kind, Object, Topology};
 use cpu_time::ThreadTime;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -41,12 +42,12 @@ const LIBRARY: u64 = 1_000_000_000;
 const MANY: u32 = 20_000;
 
 /// One run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     /// What the ranks did.
     pub workload: String,
     /// Which scheme served them.
-    pub scheme: &'static str,
+    pub scheme: String,
     /// Nodes.
     pub nodes: u32,
     /// Trees.
@@ -76,7 +77,7 @@ impl Row {
 }
 
 /// The whole report.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The machine.
     pub machine: Machine,
@@ -89,7 +90,7 @@ pub struct Report {
 }
 
 /// Something that must hold.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Claim {
     /// What.
     pub what: String,
@@ -104,19 +105,27 @@ pub struct Claim {
 /// One run to be made.
 type Case<'a> = Box<dyn Fn() -> Row + Send + Sync + 'a>;
 
-/// Runs everything for jobs of up to `most` nodes, `threads` runs at a time.
-pub fn run(most: u32, threads: usize) -> Report {
+/// Runs everything for jobs of `sizes` nodes, `threads` runs at a time. Rows of `earlier` about other
+/// sizes are taken over, so that the report can be made in parts.
+pub fn run(sizes: RangeInclusive<u32>, threads: usize, earlier: Vec<Row>) -> Report {
     let machine = Machine::default();
     let workloads = (Workload::import(), Workload::torch());
     let mut cases: Vec<Case<'_>> = Vec::new();
-    for nodes in SIZES.into_iter().rev().filter(|&nodes| nodes <= most) {
+    for nodes in SIZES
+        .into_iter()
+        .rev()
+        .filter(|nodes| sizes.contains(nodes))
+    {
         add_size(&mut cases, nodes, &workloads, machine);
     }
-    if most >= SHAPES_AT {
+    if sizes.contains(&SHAPES_AT) {
         add_shapes(&mut cases, &workloads.0, machine);
     }
     let next = AtomicUsize::new(0);
-    let rows = Mutex::new(Vec::new());
+    let kept = earlier
+        .into_iter()
+        .filter(|row| !sizes.contains(&row.nodes));
+    let rows = Mutex::new(kept.collect::<Vec<Row>>());
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -134,13 +143,13 @@ pub fn run(most: u32, threads: usize) -> Report {
     let recommended = |row: &Row| row.scheme != TREE || row.is_recommended();
     rows.sort_by(|a, b| {
         let key = |row: &Row| {
+            let shape = (row.trees, row.fan_out);
             (
                 !recommended(row),
                 row.workload.clone(),
                 row.nodes,
-                row.scheme,
-                row.trees,
-                row.fan_out,
+                row.scheme.clone(),
+                shape,
             )
         };
         key(a).cmp(&key(b))
@@ -250,7 +259,7 @@ fn cooperative(
     let outcomes = engine::run(&job);
     Row {
         workload,
-        scheme: TREE,
+        scheme: TREE.to_owned(),
         nodes,
         trees: topology.trees(),
         fan_out: topology.fan_out(),
@@ -291,14 +300,14 @@ fn peer_library(nodes: u32, machine: Machine) -> Row {
 
 fn peer_row(
     workload: &str,
-    scheme: &'static str,
+    scheme: &str,
     nodes: u32,
     outcomes: peer_scheme::Outcomes,
     begin: ThreadTime,
 ) -> Row {
     Row {
         workload: workload.to_owned(),
-        scheme,
+        scheme: scheme.to_owned(),
         nodes,
         trees: 1,
         fan_out: peer_scheme::fan_out(nodes),
@@ -429,7 +438,7 @@ mod tests {
 
     #[test]
     fn what_the_report_claims_holds_for_small_jobs() {
-        let report = run(64, 2);
+        let report = run(1..=64, 2, Vec::new());
         assert!(!report.claims.is_empty());
         for claim in &report.claims {
             assert!(claim.holds, "{claim:?}");

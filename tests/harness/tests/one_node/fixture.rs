@@ -103,7 +103,10 @@ pub(crate) fn compare(
         .arg(&root)
         .arg(&manifest)
         .env("WITHOUT_MOUNT_FLAGS", "1");
-    let reference = settle(Outcome::of(&mut origin::read_only(&root, &reference)));
+    let reference = settle(Outcome::of(&mut origin::read_only(
+        tree.scratch.path(),
+        &reference,
+    )));
     assert!(
         reference.status.success(),
         "the read-only run failed: {reference:?}"

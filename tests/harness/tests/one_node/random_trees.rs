@@ -82,7 +82,7 @@ fn questions_in_the_view(seed: u64, things: &[Thing], operations: &[Operation]) 
     let (session, view) = (Session::start(&[&root]), Session::start(&[]));
     let mut plain = session.command(Way::Plain, &program);
     plain.arg(&root).arg(&script);
-    let expected = Outcome::of(&mut origin::read_only(&root, &plain));
+    let expected = Outcome::of(&mut origin::read_only(scratch.path(), &plain));
     for (state, way) in [
         ("cold", Way::View),
         ("warm", Way::View),
@@ -93,7 +93,7 @@ fn questions_in_the_view(seed: u64, things: &[Thing], operations: &[Operation]) 
         command.arg(session.seen(way, &root)).arg(&script);
         if way == Way::Covered {
             // Only the view is read-only.
-            command = origin::read_only(&root, &command);
+            command = origin::read_only(scratch.path(), &command);
         }
         Outcome::of(&mut command)
             .without_view(&view.view())

@@ -174,6 +174,7 @@ fn settings(random: &mut Rng) -> Settings {
     Settings {
         inline_limit: 1_000,
         chunk: [1_000, 4_000][random.usize(0..2)],
+        largest: 1 << 30,
         window: random.u16(1..5),
         grants: random.u16(1..9),
         open: [200, 400][random.usize(0..2)],
