@@ -6,7 +6,7 @@
 //! [`crate::entries`], [`crate::modify`] and [`crate::temporary`].
 
 use crate::ask::tell;
-use crate::descriptor::record_of;
+use crate::descriptor::{record_of, scope_of};
 use crate::session::{self, Session};
 use crate::sys::{Descriptor, call, fail};
 use crate::target::{Outcome, Place, Scope, descriptor_path, resolve_place, text, with_place};
@@ -133,24 +133,29 @@ pub(crate) fn settle(
         if place.scope == Scope::View {
             return settle_in_view(session, place, Last::of(path), meaning, then);
         }
-        let (by_directory, by_path) = place.route().of(directory, path);
-        let last = Last::of(path);
-        if !core::ptr::eq(by_path, path) && last.wants_directory() {
-            return with_ending(&place, last, then);
-        }
-        then(Target::Writable {
-            directory: by_directory,
-            path: by_path,
-            told: Some(place.path),
+        with_route(&place, directory, path, |directory, path| {
+            then(Target::Writable {
+                directory,
+                path,
+                told: Some(place.path),
+            })
         })
     })
 }
 
-/// Gives a path that stands for the caller's the caller's ending, which means something to the
-/// kernel.
-#[cold]
-#[inline(never)]
-fn with_ending(place: &Place<'_>, last: Last, then: Then<'_>) -> c_int {
+/// Hands the directory and path to call the kernel with for a place to `then`. A path that stands
+/// for the caller's ends as the caller's does, which means something to the kernel.
+pub(crate) fn with_route<R>(
+    place: &Place<'_>,
+    directory: c_int,
+    path: *const c_char,
+    then: impl FnOnce(c_int, *const c_char) -> R,
+) -> R {
+    let (by_directory, by_path) = place.route().of(directory, path);
+    let last = Last::of(path);
+    if core::ptr::eq(by_path, path) || !last.wants_directory() {
+        return then(by_directory, by_path);
+    }
     let ending: &[u8] = match last.name {
         LastName::Dot => b"/.",
         _ => b"/",
@@ -159,11 +164,7 @@ fn with_ending(place: &Place<'_>, last: Last, then: Then<'_>) -> c_int {
     let length = place.path.len();
     room[..length].copy_from_slice(place.path);
     room[length..length + ending.len()].copy_from_slice(ending);
-    then(Target::Writable {
-        directory: AT_FDCWD,
-        path: room.as_ptr().cast(),
-        told: Some(place.path),
-    })
+    then(AT_FDCWD, room.as_ptr().cast())
 }
 
 fn settle_in_view(
@@ -352,7 +353,7 @@ pub(crate) fn change_descriptor(
     if flags < 0 || flags & O_PATH as isize != 0 {
         return fail(libc::EBADF);
     }
-    if !session.covers(record.path()) {
+    if scope_of(session, descriptor, record.path()) == Scope::View {
         return fail(libc::EROFS);
     }
     let result = by_path(record.path_terminated().as_ptr());

@@ -2,8 +2,9 @@
 //! not yet.
 
 use crate::ask::ask;
+use crate::descriptor::OPENED_IN_VIEW;
 use crate::sys::call;
-use crate::target::Found;
+use crate::target::{Found, Scope};
 use copper_core::catalog::reader::Content;
 use copper_core::path::PATH_MAX;
 use copper_core::request::{Operation, Outcome as Reply};
@@ -87,8 +88,18 @@ pub(crate) fn open_stored(found: &Found<'_>, flags: c_int) -> Option<Result<c_in
 #[inline]
 fn try_open(found: &Found<'_>, flags: c_int) -> Option<Result<c_int, c_int>> {
     with_stored(found, Operation::Content, |path| {
-        Some(open_path(path?, flags))
+        Some(open_path(path?, flags | mark(found)))
     })
+}
+
+/// See [`OPENED_IN_VIEW`].
+#[inline]
+fn mark(found: &Found<'_>) -> c_int {
+    if found.scope == Scope::View && found.session.covers(found.record.path()) {
+        OPENED_IN_VIEW
+    } else {
+        0
+    }
 }
 
 fn settle(result: Result<c_int, c_int>) -> Option<Result<c_int, c_int>> {

@@ -5,8 +5,8 @@
 use crate::access::grants;
 use crate::ask::ask;
 use crate::content::with_stored;
-use crate::descriptor::record_of;
-use crate::links::name_for_program;
+use crate::descriptor::{record_of, scope_of};
+use crate::links::put_name;
 use crate::original::{hooks, original};
 use crate::session::{self, Session};
 use crate::stat::stat;
@@ -44,7 +44,7 @@ hooks! {
         if let Some(session) = session::known()
             && let Some(record) = record_of(session, descriptor)
             && record.is_directory()
-            && session.covers(record.path())
+            && scope_of(session, descriptor, record.path()) == Scope::Prefix
         {
             return kernel_chdir(record.path_terminated().as_ptr());
         }
@@ -203,8 +203,10 @@ fn put_translated(session: &'static Session, answer: Answer, kernel: *mut c_char
     let null = core::ptr::null_mut();
     let mut stored = [0u8; PATH_MAX + 1];
     let mut named = [0u8; PATH_MAX + 1];
+    // Only a change of directory within the view leads into the store.
     let name = working_directory(&mut stored)
-        .and_then(|length| name_for_program(session, &stored[..length], &mut named));
+        .and_then(|length| path::below(&stored[..length], session.mirror))
+        .and_then(|origin| put_name(session, Scope::View, origin, &mut named));
     let Some(length) = name else {
         return kernel;
     };

@@ -1,7 +1,8 @@
 //! Questions about file systems and extended attributes. The catalog does not hold the answers,
 //! so the origin gives them; only that a file is missing is answered from the catalog.
 
-use crate::descriptor::record_of;
+use crate::change::with_route;
+use crate::descriptor::{record_of, scope_of};
 use crate::original::{hooks, original};
 use crate::session;
 use crate::stat::means_descriptor;
@@ -34,24 +35,26 @@ fn on_path<R: Failure>(
     sound: bool,
     kernel: impl FnOnce(c_int, *const c_char, bool) -> R,
 ) -> R {
-    with_target(directory, path, ending, |outcome| {
-        let (route, in_view) = match outcome {
-            Outcome::Kernel(route) => (route, route.is_in_view()),
-            Outcome::Found(found) => (found.route, found.scope == Scope::View),
-            Outcome::Absent { .. } if !sound => {
-                return with_place(directory, path, |place| {
-                    let (directory, path) =
-                        place.map_or((directory, path), |place| place.route().of(directory, path));
-                    kernel(directory, path, false)
-                });
-            }
-            Outcome::Absent { errno, .. } => {
-                fail(errno);
-                return R::FAILED;
-            }
-        };
-        let (directory, path) = route.of(directory, path);
-        kernel(directory, path, in_view)
+    with_target(directory, path, ending, |outcome| match outcome {
+        Outcome::Kernel(route) => {
+            let (directory, path) = route.of(directory, path);
+            kernel(directory, path, route.is_in_view())
+        }
+        // By the origin's own name: the view's links would count among those on the way.
+        Outcome::Found(found) => {
+            let path = found.record.path_terminated().as_ptr();
+            kernel(AT_FDCWD, path, found.scope == Scope::View)
+        }
+        Outcome::Absent { errno, .. } if sound => {
+            fail(errno);
+            R::FAILED
+        }
+        Outcome::Absent { .. } => with_place(directory, path, |place| match place {
+            Some(place) => with_route(&place, directory, path, |directory, path| {
+                kernel(directory, path, place.scope == Scope::View)
+            }),
+            None => kernel(directory, path, false),
+        }),
     })
 }
 
@@ -60,7 +63,7 @@ fn on_path<R: Failure>(
 fn on_store<R>(descriptor: c_int, by_path: impl FnOnce(*const c_char, bool) -> R) -> Option<R> {
     let session = session::known()?;
     let record = record_of(session, descriptor)?;
-    let in_view = !session.covers(record.path());
+    let in_view = scope_of(session, descriptor, record.path()) == Scope::View;
     Some(by_path(record.path_terminated().as_ptr(), in_view))
 }
 

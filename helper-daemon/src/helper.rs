@@ -14,6 +14,7 @@ use copper_core::catalog::writer::{Identity, Writer};
 use copper_core::path;
 use copper_core::request::{ALARM, CATALOG, Outcome};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::fs;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -295,6 +296,10 @@ fn prepare_process() {
         maximum: limit.maximum,
     };
     let _ = setrlimit(Resource::Nofile, all);
+    // Started by one process of many, it may be bound to that one's core.
+    let mut everywhere = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| everywhere.set(cpu));
+    let _ = sched_setaffinity(None, &everywhere);
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let _ = std::env::set_current_dir(Path::new("/"));
 }

@@ -136,12 +136,23 @@ impl View {
     }
 }
 
-/// Makes the directory that holds the view, if it is missing.
+/// Makes the directory that holds the view, if it is missing; one in which others could put
+/// something else in the view's place is refused.
 fn make_parent(directory: &Path) -> Result<bool> {
     let parent = directory.parent().unwrap_or(Path::new("/"));
     match DirBuilder::new().mode(0o700).create(parent) {
         Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let found = fs::symlink_metadata(parent)?;
+            let trusted = found.uid() == own_uid() || found.uid() == 0;
+            let open = found.mode() & 0o022 != 0 && found.mode() & 0o1000 == 0;
+            ensure!(
+                found.is_dir() && trusted && !open,
+                "{} is no directory of yours, or others can write to it; give --view DIR",
+                parent.display()
+            );
+            Ok(false)
+        }
         Err(error) => {
             Err(error).with_context(|| format!("cannot make {}; give --view DIR", parent.display()))
         }

@@ -4,9 +4,13 @@
 //! Providers accept messages without end and keep them in memory, so the receiver's room is
 //! counted here: at most [`WINDOW`] fragments are on their way to a peer, which says with each
 //! frame how many it has received, and by an acknowledgement where it has nothing else to say.
+//!
+//! The two sides of a session do not begin at once, and a frame that comes before its receiver
+//! knows the session is lost. So each begins with an acknowledgement of nothing, as a greeting,
+//! and sends fragments only once it has heard from the other.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::frame::{self, HEADER, Header};
 use super::{MAX_MESSAGE, MessageKey, PostError, Rank};
@@ -20,6 +24,9 @@ pub(crate) const FRAMES_PER_PEER: usize = 2 * WINDOW as usize;
 
 /// Fragments received after which an acknowledgement is owed.
 const OWED: u64 = WINDOW / 2;
+
+/// Pauses between greetings, at first and at most, until the peer is heard.
+const GREETING_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Bytes that may wait to be sent to a peer.
 const MAX_QUEUED: usize = 16 << 20;
@@ -59,6 +66,13 @@ pub(crate) struct Channel {
     /// acknowledgement).
     frame: Vec<u8>,
     prepared: Option<Prepared>,
+    /// The peer has been heard in this session.
+    heard: bool,
+    /// It is owed a greeting.
+    greet: bool,
+    /// When to greet again a peer that has not been heard.
+    next_greeting: Option<Instant>,
+    greeting_pause: Duration,
     last_sent: u64,
     peer_received: u64,
     incoming: Option<Incoming>,
@@ -89,6 +103,10 @@ impl Channel {
             queued: 0,
             frame: Vec::new(),
             prepared: None,
+            heard: false,
+            greet: true,
+            next_greeting: None,
+            greeting_pause: GREETING_PAUSE.0,
             last_sent: 0,
             peer_received: 0,
             incoming: None,
@@ -143,9 +161,11 @@ impl Channel {
         self.prepared = None;
     }
 
-    /// The earliest deadline of what waits.
+    /// When something is to be done, if nothing happens before: the earliest deadline of what
+    /// waits, or the next greeting.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.queue.iter().map(|message| message.deadline).min()
+        let messages = self.queue.iter().map(|message| message.deadline);
+        messages.chain(self.next_greeting).min()
     }
 
     /// Messages that wait or are under way in part.
@@ -155,7 +175,10 @@ impl Channel {
 
     /// The next frame to send and its deadline (`None` for an acknowledgement), if there is one
     /// and the peer has room for it. The same one, until [`Channel::frame_sent`].
-    pub(crate) fn next_frame(&mut self) -> Option<(&[u8], Option<Instant>)> {
+    pub(crate) fn next_frame(&mut self, now: Instant) -> Option<(&[u8], Option<Instant>)> {
+        if self.next_greeting.is_some_and(|due| due <= now) {
+            self.greet = true;
+        }
         if self.prepared.is_none() {
             self.prepare();
         }
@@ -177,7 +200,8 @@ impl Channel {
             message_length: 0,
             offset: 0,
         };
-        if self.last_sent - self.peer_received < WINDOW
+        if self.heard
+            && self.last_sent - self.peer_received < WINDOW
             && let Some(message) = self.queue.front()
         {
             let rest = &message.bytes[message.sent..];
@@ -193,14 +217,19 @@ impl Channel {
                 length: fragment.len(),
                 acknowledges,
             });
-        } else if self.last_received - self.last_acknowledged >= OWED {
+        } else if self.greet || self.last_received - self.last_acknowledged >= OWED {
             frame::seal(&header, &[], &self.send_key, &mut self.frame);
             self.prepared = Some(Prepared::Acknowledgement { acknowledges });
         }
     }
 
     /// The frame last given was accepted. Returns whether a message has left with it.
-    pub(crate) fn frame_sent(&mut self) -> bool {
+    pub(crate) fn frame_sent(&mut self, now: Instant) -> bool {
+        if self.prepared.is_some() {
+            self.greet = false;
+            self.next_greeting = (!self.heard).then_some(now + self.greeting_pause);
+            self.greeting_pause = (2 * self.greeting_pause).min(GREETING_PAUSE.1);
+        }
         match self.prepared.take() {
             None => false,
             Some(Prepared::Acknowledgement { acknowledges }) => {
@@ -232,6 +261,10 @@ impl Channel {
             return Received::Rejected;
         }
         self.peer_received = self.peer_received.max(header.received);
+        if !self.heard {
+            // The peer knows the session now; that we do is for it to hear.
+            (self.heard, self.greet, self.next_greeting) = (true, true, None);
+        }
         let Some(number) = header.number else {
             return Received::Part;
         };
@@ -276,12 +309,28 @@ mod tests {
 
     const FRAME: usize = HEADER + 100;
 
-    fn pair() -> (Channel, Channel) {
+    /// Two sides that have not heard of each other.
+    fn strangers() -> (Channel, Channel) {
         let (there, back) = (MessageKey([1; 32]), MessageKey([2; 32]));
         (
             Channel::new(0, there.clone(), back.clone(), FRAME),
             Channel::new(1, back, there, FRAME),
         )
+    }
+
+    /// Two sides that have greeted each other.
+    fn pair() -> (Channel, Channel) {
+        let (mut a, mut b) = strangers();
+        for _ in 0..2 {
+            frames(&mut a)
+                .iter()
+                .for_each(|frame| assert_eq!(receive(&mut b, frame), Received::Part));
+            frames(&mut b)
+                .iter()
+                .for_each(|frame| assert_eq!(receive(&mut a, frame), Received::Part));
+        }
+        assert!(a.heard && b.heard && frames(&mut a).is_empty() && frames(&mut b).is_empty());
+        (a, b)
     }
 
     fn later() -> Instant {
@@ -291,9 +340,9 @@ mod tests {
     /// Takes all frames that may be sent now.
     fn frames(channel: &mut Channel) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
-        while let Some((frame, _)) = channel.next_frame() {
+        while let Some((frame, _)) = channel.next_frame(Instant::now()) {
             frames.push(frame.to_vec());
-            channel.frame_sent();
+            channel.frame_sent(Instant::now());
         }
         frames
     }
@@ -308,6 +357,38 @@ mod tests {
 
     fn message(length: usize) -> Vec<u8> {
         (0..length).map(|at| (at * 7) as u8).collect()
+    }
+
+    #[test]
+    fn nothing_is_sent_before_the_other_side_has_begun() {
+        let (mut a, mut b) = strangers();
+        a.queue(b"early", later()).unwrap();
+        let greeting = frames(&mut a);
+        assert!(greeting.len() == 1 && greeting[0].len() == HEADER);
+        // It is lost; the other side begins later, and greets too.
+        let answer = frames(&mut b);
+        assert_eq!(receive(&mut a, &answer[0]), Received::Part);
+        let sent = frames(&mut a);
+        assert_eq!(sent.len(), 1);
+        assert_eq!(
+            receive(&mut b, &sent[0]),
+            Received::Message(b"early".to_vec())
+        );
+        assert_eq!((a.next_deadline(), b.next_deadline()), (None, None));
+    }
+
+    #[test]
+    fn one_who_is_not_heard_is_greeted_again_and_again() {
+        let (mut a, _) = strangers();
+        let mut now = Instant::now();
+        for _ in 0..10 {
+            assert!(a.next_frame(now).is_some());
+            a.frame_sent(now);
+            assert!(a.next_frame(now).is_none());
+            let next = a.next_deadline().unwrap();
+            assert!(next > now && next <= now + GREETING_PAUSE.1);
+            now = next;
+        }
     }
 
     #[test]
@@ -345,7 +426,10 @@ mod tests {
         for frame in &first[..OWED as usize - 1] {
             receive(&mut b, frame);
         }
-        assert!(b.next_frame().is_none(), "an acknowledgement too early");
+        assert!(
+            b.next_frame(Instant::now()).is_none(),
+            "an acknowledgement too early"
+        );
         receive(&mut b, &first[OWED as usize - 1]);
         let acknowledgements = frames(&mut b);
         assert_eq!(acknowledgements.len(), 1);
@@ -420,9 +504,9 @@ mod tests {
         let now = Instant::now();
         a.queue(&message(150), now).unwrap();
         a.queue(b"alive", later()).unwrap();
-        let first = a.next_frame().unwrap().0.to_vec();
-        a.frame_sent();
-        a.next_frame().unwrap();
+        let first = a.next_frame(now).unwrap().0.to_vec();
+        a.frame_sent(now);
+        a.next_frame(now).unwrap();
         assert_eq!(a.next_deadline(), Some(now));
         assert_eq!(a.expire(now), 1);
         assert_eq!(receive(&mut b, &first), Received::Part);

@@ -1,7 +1,7 @@
 //! A transport within one process, for tests of what lies above: plain queues and copies.
 //!
-//! It keeps the promises of [`super`] and knows neither keys nor deadlines of messages, since
-//! nothing can come between; a [`Hub`] can cut two peers apart.
+//! It keeps the promises of [`super`] and knows no keys, since nobody can come between; a [`Hub`]
+//! can cut two peers apart.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
@@ -26,6 +26,8 @@ struct State {
     mailboxes: HashMap<Rank, Mailbox>,
     offers: HashMap<(Rank, u64), Offered>,
     cut: HashSet<(Rank, Rank)>,
+    /// Who has admitted whom.
+    admitted: HashSet<(Rank, Rank)>,
     offered: u64,
 }
 
@@ -38,6 +40,22 @@ struct Offered {
     file: File,
     offset: u64,
     length: usize,
+}
+
+impl State {
+    /// Drops what a former helper of that rank had.
+    fn forget(&mut self, rank: Rank) {
+        self.offers.retain(|(owner, _), _| *owner != rank);
+        self.admitted
+            .retain(|&(one, other)| one != rank && other != rank);
+    }
+
+    fn ring(&mut self, rank: Rank) {
+        if let Some(mailbox) = self.mailboxes.get_mut(&rank) {
+            // A full pipe has been rung already.
+            let _ = mailbox.bell.write(&[1]);
+        }
+    }
 }
 
 impl Hub {
@@ -74,12 +92,12 @@ impl Hub {
                 bell,
             },
         );
-        state.offers.retain(|(owner, _), _| *owner != rank);
+        state.forget(rank);
         Ok(InProcessTransport {
             hub: self.clone(),
             rank,
             ear,
-            admitted: HashSet::new(),
+            waiting: VecDeque::new(),
             fetches: Vec::new(),
             events: Vec::new(),
             counters: Counters::default(),
@@ -92,13 +110,39 @@ pub(crate) struct InProcessTransport {
     hub: Hub,
     rank: Rank,
     ear: UnixStream,
-    admitted: HashSet<Rank>,
+    /// Messages to peers that have not admitted us.
+    waiting: VecDeque<(Rank, Vec<u8>, Instant)>,
     fetches: Vec<(Rank, Fetch)>,
     events: Vec<Event>,
     counters: Counters,
 }
 
 impl InProcessTransport {
+    fn has_admitted(&self, peer: Rank) -> bool {
+        self.hub.lock().admitted.contains(&(self.rank, peer))
+    }
+
+    /// Delivers what waits to those who have admitted us.
+    fn deliver(&mut self, now: Instant) {
+        let (rank, counters) = (self.rank, &mut self.counters);
+        let state = &mut *self.hub.lock();
+        self.waiting.retain_mut(|(to, message, deadline)| {
+            let cut = state.cut.contains(&(rank, *to));
+            if cut || *deadline <= now {
+                counters.expired += 1;
+            } else if state.admitted.contains(&(*to, rank))
+                && let Some(mailbox) = state.mailboxes.get_mut(to)
+            {
+                mailbox.messages.push_back((rank, std::mem::take(message)));
+                counters.sent += 1;
+                state.ring(*to);
+            } else {
+                return true;
+            }
+            false
+        });
+    }
+
     fn fail_fetches_of(&mut self, peer: Rank) {
         for (_, fetch) in self.fetches.extract_if(.., |(from, _)| *from == peer) {
             let result = Err(FetchError::Peer);
@@ -149,33 +193,27 @@ impl Transport for InProcessTransport {
             return Err(AdmitError("it is not one of this process".to_owned()));
         }
         self.fail_fetches_of(peer);
-        self.admitted.insert(peer);
+        let mut state = self.hub.lock();
+        state.admitted.insert((self.rank, peer));
+        state.ring(peer);
         Ok(())
     }
 
     fn dismiss(&mut self, peer: Rank) {
         self.fail_fetches_of(peer);
-        self.admitted.remove(&peer);
+        self.waiting.retain(|(to, ..)| *to != peer);
+        self.hub.lock().admitted.remove(&(self.rank, peer));
     }
 
-    fn send(&mut self, to: Rank, message: &[u8], _deadline: Instant) -> Result<(), PostError> {
+    fn send(&mut self, to: Rank, message: &[u8], deadline: Instant) -> Result<(), PostError> {
         if message.len() > MAX_MESSAGE {
             return Err(PostError::Invalid);
         }
-        if !self.admitted.contains(&to) {
+        if !self.has_admitted(to) {
             return Err(PostError::Unknown);
         }
-        let mut state = self.hub.lock();
-        if state.cut.contains(&(self.rank, to)) {
-            self.counters.expired += 1;
-            return Ok(());
-        }
-        if let Some(mailbox) = state.mailboxes.get_mut(&to) {
-            mailbox.messages.push_back((self.rank, message.to_vec()));
-            // A full pipe has been rung already.
-            let _ = mailbox.bell.write(&[1]);
-            self.counters.sent += 1;
-        }
+        self.waiting.push_back((to, message.to_vec(), deadline));
+        self.deliver(Instant::now());
         Ok(())
     }
 
@@ -209,7 +247,7 @@ impl Transport for InProcessTransport {
         if key(&fetch.descriptor).is_none() || fetch.length == 0 {
             return Err(PostError::Invalid);
         }
-        if !self.admitted.contains(&from) {
+        if !self.has_admitted(from) {
             return Err(PostError::Unknown);
         }
         self.fetches.push((from, fetch));
@@ -218,6 +256,7 @@ impl Transport for InProcessTransport {
 
     fn poll(&mut self, now: Instant, events: &mut Vec<Event>) {
         while self.ear.read(&mut [0; 256]).is_ok_and(|rung| rung > 0) {}
+        self.deliver(now);
         let state = &mut *self.hub.lock();
         let (rank, counters, own) = (self.rank, &mut self.counters, &mut self.events);
         self.fetches.retain(|(from, fetch)| {
@@ -235,13 +274,10 @@ impl Transport for InProcessTransport {
             });
             false
         });
-        for (from, bytes) in state
-            .mailboxes
-            .get_mut(&rank)
-            .into_iter()
-            .flat_map(|mailbox| mailbox.messages.drain(..))
-        {
-            if self.admitted.contains(&from) {
+        let mailbox = state.mailboxes.get_mut(&rank);
+        let messages = mailbox.map(|mailbox| std::mem::take(&mut mailbox.messages));
+        for (from, bytes) in messages.into_iter().flatten() {
+            if state.admitted.contains(&(rank, from)) {
                 counters.received += 1;
                 own.push(Event::Message { from, bytes });
             } else {
@@ -261,7 +297,10 @@ impl Transport for InProcessTransport {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.fetches.iter().map(|(_, fetch)| fetch.deadline).min()
+        let fetches = self.fetches.iter().map(|(_, fetch)| fetch.deadline);
+        fetches
+            .chain(self.waiting.iter().map(|&(.., deadline)| deadline))
+            .min()
     }
 
     fn counters(&self) -> Counters {
@@ -271,6 +310,6 @@ impl Transport for InProcessTransport {
     fn close(&mut self, _grace: Duration) {
         let mut state = self.hub.lock();
         state.mailboxes.remove(&self.rank);
-        state.offers.retain(|(owner, _), _| *owner != self.rank);
+        state.forget(self.rank);
     }
 }

@@ -385,14 +385,14 @@ impl LibfabricTransport {
             let (Some(rail), Some(&to)) = (self.rails.first_mut(), peer.rails.first()) else {
                 return false;
             };
-            let Some((frame, deadline)) = peer.channel.next_frame() else {
+            let Some((frame, deadline)) = peer.channel.next_frame(now) else {
                 return false;
             };
             let deadline = deadline.unwrap_or(now + ACKNOWLEDGEMENT_PATIENCE);
             match rail.endpoint.send(to, frame, token, deadline) {
                 Ok(()) => {
                     let session = peer.session;
-                    self.counters.sent += u64::from(peer.channel.frame_sent());
+                    self.counters.sent += u64::from(peer.channel.frame_sent(now));
                     self.under_way.insert(
                         token,
                         UnderWay::Frame {
@@ -583,6 +583,7 @@ impl Transport for LibfabricTransport {
             pieces: 0,
         };
         self.peers.insert(rank, state);
+        self.untried = true;
         Ok(())
     }
 

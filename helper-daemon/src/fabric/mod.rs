@@ -153,7 +153,8 @@ pub(crate) trait Transport {
     /// Our addresses, one per rail, for the meeting to pass on.
     fn addresses(&self) -> Vec<Vec<u8>>;
 
-    /// Takes a peer in, or begins a new session with it; what was under way is given up.
+    /// Takes a peer in, or begins a new session with it; what was under way is given up. Messages
+    /// wait until the peer has admitted us, too.
     ///
     /// # Errors
     ///

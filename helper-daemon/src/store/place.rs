@@ -10,11 +10,15 @@ use std::fs::{self, DirBuilder};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// `f_type` of tmpfs.
 const TMPFS: u64 = 0x0102_1994;
 /// Less free memory than this is of no use.
 const LEAST: u64 = 16 << 20;
+
+/// A store that is younger than this is not taken for abandoned unless it is in the way.
+const YOUTH: Duration = Duration::from_secs(60);
 
 /// The store's directory, locked as long as this lives.
 #[derive(Debug)]
@@ -119,6 +123,7 @@ fn make_root(directory: &Path) -> Result<Place> {
         let _ = fs::remove_dir(&own);
         return Err(error);
     }
+    sweep(directory);
     // It takes the usual name locked, so that nobody can think it abandoned.
     let renamed = renameat_with(CWD, &own, CWD, &usual, RenameFlags::NOREPLACE);
     Ok(Place {
@@ -126,6 +131,29 @@ fn make_root(directory: &Path) -> Result<Place> {
         budget: 0,
         lock,
     })
+}
+
+/// Removes stores beside the usual one that helpers with other runtime directories left when they
+/// were killed. A young one may be about to be locked.
+fn sweep(directory: &Path) {
+    let mut start = own_name().into_os_string().into_encoded_bytes();
+    start.push(b'-');
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name().into_encoded_bytes();
+        let process = name.strip_prefix(&start[..]);
+        let numbered = process.is_some_and(|rest| rest.iter().all(u8::is_ascii_digit));
+        let old = entry
+            .metadata()
+            .and_then(|found| found.modified())
+            .is_ok_and(|made| made.elapsed().is_ok_and(|age| age > YOUTH));
+        if numbered
+            && old
+            && let Err(error) = clean_up(&entry.path())
+        {
+            tracing::debug!("{error:#}");
+        }
+    }
 }
 
 fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
@@ -187,6 +215,25 @@ mod tests {
         let third = make_root(&base).expect("cleaned and made again");
         assert_eq!(third.root, left);
         assert!(!left.join("leftover").exists());
+        fs::remove_dir_all(&base).expect("ours");
+    }
+
+    #[test]
+    fn abandoned_stores_of_other_processes_are_swept_when_they_are_old() {
+        let base = std::env::temp_dir().join(format!("copper-sweep-{}", std::process::id()));
+        fs::create_dir(&base).expect("temporary directory");
+        let named = |end: &str| base.join(format!("{}-{end}", own_name().display()));
+        let past = std::time::SystemTime::now() - 2 * YOUTH;
+        for (end, old) in [("7", true), ("8", false), ("job", true)] {
+            fs::create_dir(named(end)).expect("made");
+            let made = fs::File::open(named(end)).expect("opened");
+            if old {
+                made.set_modified(past).expect("ours");
+            }
+        }
+        sweep(&base);
+        assert!(!named("7").exists());
+        assert!(named("8").exists() && named("job").exists());
         fs::remove_dir_all(&base).expect("ours");
     }
 
