@@ -36,6 +36,15 @@ const PIECE: usize = 1 << 20;
 const PIECES_PER_PEER: usize = 4;
 /// Pieces under way on one rail, those given up by us and not by libfabric among them.
 const PIECES_PER_RAIL: usize = 64;
+/// Reads of one piece that may fail. Where a peer refuses one read, for a key it has withdrawn,
+/// some providers cut the connection, and all that is under way or posted right after fails too.
+/// So a piece that failed is read again by itself, which tells who is to blame, and more than
+/// once, as the connection may be down still.
+const ATTEMPTS: u32 = 5;
+/// Failures of frames, with nothing heard from the peer between, after which it is given up.
+const MAX_SETBACKS: u32 = 8;
+/// Pause after a failure, at first and at most.
+const SETBACK_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 /// Frames under way on the first rail.
 const FRAMES_UNDER_WAY: usize = 256;
 /// Fetches that may wait for one peer.
@@ -85,6 +94,28 @@ struct PeerState {
     /// Fetches with pieces left to post.
     fetches: VecDeque<u64>,
     pieces: usize,
+    /// The piece under way has failed before, and must have no company.
+    alone: bool,
+    /// Failures since the peer was last heard.
+    setbacks: u32,
+    /// Nothing is posted before, so that the provider can connect anew.
+    resume_at: Option<Instant>,
+}
+
+impl PeerState {
+    /// Something failed: what the peer may not have is sent again, after a pause.
+    fn set_back(&mut self, now: Instant) {
+        self.channel.rewind();
+        if self.resume_at.is_none_or(|resume| resume <= now) {
+            let pause = SETBACK_PAUSE.0 * 2u32.saturating_pow(self.setbacks.min(10));
+            self.resume_at = Some(now + pause.min(SETBACK_PAUSE.1));
+            self.setbacks += 1;
+        }
+    }
+
+    fn may_post(&self, now: Instant) -> bool {
+        !self.broken && self.resume_at.is_none_or(|resume| resume <= now)
+    }
 }
 
 struct FetchState {
@@ -92,10 +123,30 @@ struct FetchState {
     peer: Rank,
     rail: usize,
     source: RemoteRegion,
-    /// Bytes whose reads have been posted.
-    posted: usize,
+    /// What is left to post.
+    left: VecDeque<Piece>,
     /// Bytes in the file.
     written: usize,
+}
+
+/// Part of a fetch.
+#[derive(Clone, Copy)]
+struct Piece {
+    at: usize,
+    length: usize,
+    /// How often its read has failed.
+    failures: u32,
+}
+
+fn pieces(length: usize) -> VecDeque<Piece> {
+    (0..length)
+        .step_by(PIECE)
+        .map(|at| Piece {
+            at,
+            length: PIECE.min(length - at),
+            failures: 0,
+        })
+        .collect()
 }
 
 /// What a token of an operation stands for.
@@ -110,8 +161,7 @@ enum UnderWay {
         fetch: u64,
         rail: usize,
         buffer: Region,
-        at: usize,
-        length: usize,
+        piece: Piece,
     },
 }
 
@@ -229,21 +279,20 @@ impl LibfabricTransport {
         match self.under_way.remove(&token) {
             None => {}
             Some(UnderWay::Frame { .. }) if succeeded => {}
-            Some(UnderWay::Frame { peer, session }) => self.broke_in(peer, session),
+            Some(UnderWay::Frame { peer, session }) => self.frame_failed(peer, session),
             Some(UnderWay::Piece {
                 peer,
                 session,
                 fetch,
                 rail,
                 buffer,
-                at,
-                length,
+                piece,
             }) => {
                 self.piece_ended(peer, session);
                 if succeeded {
-                    self.store(fetch, &buffer, at, length);
+                    self.store(fetch, &buffer, piece);
                 } else {
-                    self.end_fetch(fetch, Err(FetchError::Peer));
+                    self.piece_failed(fetch, piece);
                 }
                 if let Some(rail) = self.rails.get_mut(rail) {
                     rail.idle_buffers.push(buffer);
@@ -259,11 +308,32 @@ impl LibfabricTransport {
             .filter(|peer| peer.session == session)
         {
             peer.pieces -= 1;
+            peer.alone = false;
         }
     }
 
+    /// Has a piece read again, or gives its fetch up.
+    fn piece_failed(&mut self, id: u64, piece: Piece) {
+        let failures = piece.failures + 1;
+        let Some(state) = self.fetches.get_mut(&id) else {
+            return;
+        };
+        let Some(peer) = self
+            .peers
+            .get_mut(&state.peer)
+            .filter(|_| failures < ATTEMPTS)
+        else {
+            return self.end_fetch(id, Err(FetchError::Peer));
+        };
+        peer.set_back(Instant::now());
+        if state.left.is_empty() {
+            peer.fetches.push_back(id);
+        }
+        state.left.push_front(Piece { failures, ..piece });
+    }
+
     /// Writes a piece that has come to its file.
-    fn store(&mut self, id: u64, buffer: &Region, at: usize, length: usize) {
+    fn store(&mut self, id: u64, buffer: &Region, Piece { at, length, .. }: Piece) {
         let Some(state) = self.fetches.get_mut(&id) else {
             return;
         };
@@ -292,14 +362,24 @@ impl LibfabricTransport {
         }
     }
 
-    /// As [`Self::broke`], unless another session with the peer has begun since.
-    fn broke_in(&mut self, rank: Rank, session: u64) {
+    fn frame_failed(&mut self, rank: Rank, session: u64) {
+        // A failure of an earlier session says nothing of this one.
         if self
             .peers
             .get(&rank)
             .is_some_and(|peer| peer.session == session)
         {
-            self.broke(rank);
+            self.setback(rank);
+        }
+    }
+
+    /// Has frames sent again, unless the peer has been deaf for too long.
+    fn setback(&mut self, rank: Rank) {
+        if let Some(peer) = self.peers.get_mut(&rank) {
+            peer.set_back(Instant::now());
+            if peer.setbacks > MAX_SETBACKS {
+                self.broke(rank);
+            }
         }
     }
 
@@ -347,6 +427,10 @@ impl LibfabricTransport {
         for peer in self.peers.values_mut() {
             self.counters.expired += peer.channel.expire(now);
         }
+        let stalled =
+            |(&rank, peer): (&Rank, &PeerState)| peer.channel.is_stalled(now).then_some(rank);
+        let stalled: Vec<Rank> = self.peers.iter().filter_map(stalled).collect();
+        stalled.into_iter().for_each(|rank| self.setback(rank));
         let late = |(&id, state): (&u64, &FetchState)| (state.fetch.deadline <= now).then_some(id);
         let late: Vec<u64> = self.fetches.iter().filter_map(late).collect();
         late.into_iter()
@@ -355,11 +439,14 @@ impl LibfabricTransport {
 
     /// Posts what waits, as far as providers and peers have room.
     fn flush(&mut self, now: Instant) {
+        for peer in self.peers.values_mut() {
+            peer.resume_at = peer.resume_at.filter(|&resume| resume > now);
+        }
         let ranks: Vec<Rank> = self.peers.keys().copied().collect();
         let mut refused = false;
         for rank in ranks {
             refused |= self.flush_frames(rank, now);
-            refused |= self.flush_fetches(rank);
+            refused |= self.flush_fetches(rank, now);
         }
         for rail in &mut self.rails {
             let endpoint = &mut rail.endpoint;
@@ -379,7 +466,8 @@ impl LibfabricTransport {
     fn flush_frames(&mut self, rank: Rank, now: Instant) -> bool {
         loop {
             let token = self.number();
-            let Some(peer) = self.peers.get_mut(&rank).filter(|peer| !peer.broken) else {
+            let peer = self.peers.get_mut(&rank).filter(|peer| peer.may_post(now));
+            let Some(peer) = peer else {
                 return false;
             };
             let (Some(rail), Some(&to)) = (self.rails.first_mut(), peer.rails.first()) else {
@@ -411,10 +499,11 @@ impl LibfabricTransport {
     }
 
     /// Returns whether a provider refused for the time being.
-    fn flush_fetches(&mut self, rank: Rank) -> bool {
+    fn flush_fetches(&mut self, rank: Rank, now: Instant) -> bool {
         loop {
             let token = self.number();
-            let Some(peer) = self.peers.get_mut(&rank).filter(|peer| !peer.broken) else {
+            let peer = self.peers.get_mut(&rank).filter(|peer| peer.may_post(now));
+            let Some(peer) = peer else {
                 return false;
             };
             let Some(&id) = peer
@@ -436,23 +525,32 @@ impl LibfabricTransport {
             let Ok(buffer) = rail.buffer() else {
                 return true;
             };
-            let at = state.posted;
-            let length = PIECE.min(state.fetch.length - at);
+            let Some(piece) = state.left.front().copied() else {
+                rail.idle_buffers.push(buffer);
+                peer.fetches.pop_front();
+                continue;
+            };
+            let alone = piece.failures > 0;
+            if peer.alone || alone && peer.pieces > 0 {
+                rail.idle_buffers.push(buffer);
+                return false;
+            }
             let deadline = state.fetch.deadline;
             match rail.endpoint.read(
                 from,
                 &state.source,
-                at as u64,
+                piece.at as u64,
                 &buffer,
                 0,
-                length,
+                piece.length,
                 token,
                 deadline,
             ) {
                 Ok(()) => {
-                    state.posted += length;
+                    state.left.pop_front();
                     peer.pieces += 1;
-                    if state.posted == state.fetch.length {
+                    peer.alone = alone;
+                    if state.left.is_empty() {
                         peer.fetches.pop_front();
                     }
                     let (session, rail) = (peer.session, state.rail);
@@ -462,8 +560,7 @@ impl LibfabricTransport {
                         fetch: id,
                         rail,
                         buffer,
-                        at,
-                        length,
+                        piece,
                     };
                     self.under_way.insert(token, piece);
                 }
@@ -526,6 +623,7 @@ fn receive(peers: &mut HashMap<Rank, PeerState>, frame: &[u8]) -> Option<(Rank, 
     let rank = frame.claimed_rank();
     let peer = peers.get_mut(&rank)?;
     let (header, fragment) = frame.prove(peer.channel.receive_key())?;
+    (peer.setbacks, peer.resume_at) = (0, None);
     Some((rank, peer.channel.receive(&header, fragment)))
 }
 
@@ -581,6 +679,9 @@ impl Transport for LibfabricTransport {
             broken: false,
             fetches: VecDeque::new(),
             pieces: 0,
+            alone: false,
+            setbacks: 0,
+            resume_at: None,
         };
         self.peers.insert(rank, state);
         self.untried = true;
@@ -642,11 +743,11 @@ impl Transport for LibfabricTransport {
         peer.fetches.push_back(id);
         self.untried = true;
         let state = FetchState {
+            left: pieces(fetch.length),
             fetch,
             peer: from,
             rail,
             source,
-            posted: 0,
             written: 0,
         };
         self.fetches.insert(id, state);
@@ -680,10 +781,8 @@ impl Transport for LibfabricTransport {
             .rails
             .iter()
             .filter_map(|rail| rail.endpoint.next_deadline());
-        let queued = self
-            .peers
-            .values()
-            .filter_map(|peer| peer.channel.next_deadline());
+        let peer = |peer: &PeerState| peer.resume_at.or_else(|| peer.channel.next_deadline());
+        let queued = self.peers.values().filter_map(peer);
         let fetches = self.fetches.values().map(|state| state.fetch.deadline);
         posted
             .chain(queued)
