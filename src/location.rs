@@ -33,7 +33,7 @@ const JOB_MAX: usize = 64;
 pub fn runtime_directory(uid: u32, job: Option<&[u8]>, out: &mut [u8; RUNTIME_MAX]) -> usize {
     const START: &[u8] = b"/tmp/copper-";
     out[..START.len()].copy_from_slice(START);
-    let mut length = START.len() + decimal(uid, &mut out[START.len()..]);
+    let mut length = START.len() + decimal(u64::from(uid), &mut out[START.len()..]);
     if let Some(job) = job.filter(|job| !job.is_empty()) {
         out[length] = b'-';
         length += 1;
@@ -47,7 +47,7 @@ pub fn runtime_directory(uid: u32, job: Option<&[u8]>, out: &mut [u8; RUNTIME_MA
 }
 
 /// Writes a number in decimal and returns how many digits it took.
-pub fn decimal(number: u32, out: &mut [u8]) -> usize {
+pub fn decimal(number: u64, out: &mut [u8]) -> usize {
     let digits = number.checked_ilog10().unwrap_or(0) as usize + 1;
     let mut rest = number;
     for place in out[..digits].iter_mut().rev() {

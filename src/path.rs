@@ -95,12 +95,35 @@ pub struct Tidied {
 }
 
 /// The directory that holds `path`, and the last component. `/` has itself and an empty name.
+#[inline]
 pub fn split_last(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|&byte| byte == b'/') {
+    match last_slash(path) {
         None => (b"", path),
         Some(0) => (b"/", &path[1..]),
         Some(slash) => (&path[..slash], &path[slash + 1..]),
     }
+}
+
+/// Where the last slash is; looked for eight bytes at a time, from the end.
+#[inline]
+fn last_slash(path: &[u8]) -> Option<usize> {
+    let (head, words) = path.as_rchunks::<8>();
+    for (number, word) in words.iter().enumerate().rev() {
+        let slashes = slashes_in(u64::from_le_bytes(*word));
+        if slashes != 0 {
+            let last = 7 - slashes.leading_zeros() as usize / 8;
+            return Some(head.len() + number * 8 + last);
+        }
+    }
+    head.iter().rposition(|&byte| byte == b'/')
+}
+
+/// 0x80 in every byte of `word` that is a slash, exactly.
+#[inline]
+fn slashes_in(word: u64) -> u64 {
+    const CLEAR: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let difference = word ^ 0x2f2f_2f2f_2f2f_2f2f;
+    !(((difference & CLEAR) + CLEAR) | difference | CLEAR)
 }
 
 /// Whether `path` is `prefix` or lies below it; both in normal form.
@@ -255,6 +278,22 @@ mod tests {
         assert_eq!(tidied(b"/a/../b"), (b"/a/../b".to_vec(), true, false));
         assert_eq!(tidied(b"/./"), (b"/".to_vec(), false, true));
         assert!(tidy(b"/abc", &mut [0; 3]).is_none());
+    }
+
+    #[test]
+    fn the_last_slash_is_found_wherever_it_is() {
+        for length in 0..40 {
+            for slash in 0..length {
+                let mut path = std::vec![b'\xaf'; length];
+                path[slash] = b'/';
+                path[0] = b'/';
+                let (parent, name) = split_last(&path);
+                assert_eq!(name, &path[slash + 1..]);
+                assert_eq!(parent, if slash == 0 { b"/" } else { &path[..slash] });
+            }
+        }
+        assert_eq!(split_last(b"name"), (&b""[..], &b"name"[..]));
+        assert_eq!(split_last(b"/"), (&b"/"[..], &b""[..]));
     }
 
     #[test]

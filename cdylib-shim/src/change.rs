@@ -6,7 +6,7 @@
 //! [`crate::entries`], [`crate::modify`] and [`crate::temporary`].
 
 use crate::ask::tell;
-use crate::descriptor::record_of;
+use crate::descriptor::{record_of, scope_of};
 use crate::session::{self, Session};
 use crate::sys::{Descriptor, call, fail};
 use crate::target::{Outcome, Place, Scope, descriptor_path, resolve_place, text, with_place};
@@ -59,6 +59,28 @@ fn last_name(path: &[u8]) -> &[u8] {
     path::split_last(without_slashes(path)).1
 }
 
+/// What a call takes its path for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// An entry of a directory, which is made, removed or renamed.
+    Entry,
+    /// A file, or a link itself.
+    File,
+    /// A file, behind all links.
+    Followed,
+}
+
+impl Meaning {
+    /// A file, behind links or not.
+    pub(crate) fn file(follow: bool) -> Meaning {
+        if follow {
+            Meaning::Followed
+        } else {
+            Meaning::File
+        }
+    }
+}
+
 /// What there is at a path in the view.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Standing {
@@ -93,8 +115,13 @@ pub(crate) type Native<'n> = &'n dyn Fn(c_int, *const c_char) -> c_int;
 /// The error that the view has for a call; 0 where the call does nothing anyhow.
 pub(crate) type Refusal<'r> = &'r dyn Fn(Standing, Last) -> c_int;
 
-/// Finds out where a call goes. `follow`: it acts on what a link at the end leads to.
-pub(crate) fn settle(directory: c_int, path: *const c_char, follow: bool, then: Then<'_>) -> c_int {
+/// Finds out where a call goes.
+pub(crate) fn settle(
+    directory: c_int,
+    path: *const c_char,
+    meaning: Meaning,
+    then: Then<'_>,
+) -> c_int {
     with_place(directory, path, |place| {
         let (Some(place), Some(session)) = (place, session::known()) else {
             return then(Target::Writable {
@@ -104,30 +131,58 @@ pub(crate) fn settle(directory: c_int, path: *const c_char, follow: bool, then: 
             });
         };
         if place.scope == Scope::View {
-            return settle_in_view(session, place, Last::of(path), follow, then);
+            return settle_in_view(session, place, Last::of(path), meaning, then);
         }
-        let (directory, path) = place.route().of(directory, path);
-        then(Target::Writable {
-            directory,
-            path,
-            told: Some(place.path),
+        with_route(&place, directory, path, |directory, path| {
+            then(Target::Writable {
+                directory,
+                path,
+                told: Some(place.path),
+            })
         })
     })
+}
+
+/// Hands the directory and path to call the kernel with for a place to `then`. A path that stands
+/// for the caller's ends as the caller's does, which means something to the kernel.
+pub(crate) fn with_route<R>(
+    place: &Place<'_>,
+    directory: c_int,
+    path: *const c_char,
+    then: impl FnOnce(c_int, *const c_char) -> R,
+) -> R {
+    let (by_directory, by_path) = place.route().of(directory, path);
+    let last = Last::of(path);
+    if core::ptr::eq(by_path, path) || !last.wants_directory() {
+        return then(by_directory, by_path);
+    }
+    let ending: &[u8] = match last.name {
+        LastName::Dot => b"/.",
+        _ => b"/",
+    };
+    let mut room = [0u8; PATH_MAX + 3];
+    let length = place.path.len();
+    room[..length].copy_from_slice(place.path);
+    room[length..length + ending.len()].copy_from_slice(ending);
+    then(AT_FDCWD, room.as_ptr().cast())
 }
 
 fn settle_in_view(
     session: &'static Session,
     place: Place<'_>,
     last: Last,
-    follow: bool,
+    meaning: Meaning,
     then: Then<'_>,
 ) -> c_int {
     if place.path == b"/" {
         return then(Target::View(Standing::Root));
     }
-    let directory = last.name != LastName::Plain || (follow && last.wants_directory());
+    let directory = match meaning {
+        Meaning::Entry => last.name != LastName::Plain,
+        Meaning::File | Meaning::Followed => last.wants_directory(),
+    };
     let ending = Ending {
-        follow: follow || directory,
+        follow: directory || meaning == Meaning::Followed,
         directory,
     };
     resolve_place(session, place, ending, |outcome| match outcome {
@@ -221,11 +276,11 @@ fn ask_kernel(session: &Session, place: Place<'_>, ending: Ending, then: Then<'_
 pub(crate) fn change(
     directory: c_int,
     path: *const c_char,
-    follow: bool,
+    meaning: Meaning,
     refusal: Refusal<'_>,
     native: Native<'_>,
 ) -> c_int {
-    settle(directory, path, follow, &mut |target| match target {
+    settle(directory, path, meaning, &mut |target| match target {
         Target::View(standing) => refuse(refusal(standing, Last::of(path))),
         Target::Writable {
             directory,
@@ -298,7 +353,7 @@ pub(crate) fn change_descriptor(
     if flags < 0 || flags & O_PATH as isize != 0 {
         return fail(libc::EBADF);
     }
-    if !session.covers(record.path()) {
+    if scope_of(session, descriptor, record.path()) == Scope::View {
         return fail(libc::EROFS);
     }
     let result = by_path(record.path_terminated().as_ptr());

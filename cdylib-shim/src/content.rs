@@ -2,63 +2,68 @@
 //! not yet.
 
 use crate::ask::ask;
-use crate::session::Session;
+use crate::descriptor::OPENED_IN_VIEW;
 use crate::sys::call;
-use crate::target::Found;
+use crate::target::{Found, Scope};
 use copper_core::catalog::reader::Content;
 use copper_core::path::PATH_MAX;
 use copper_core::request::{Operation, Outcome as Reply};
-use copper_core::store;
+use copper_core::store::{self, FILE_PATH_MAX};
 use core::ffi::{CStr, c_int};
-
-/// Store paths up to this length are put together on a small stack.
-const SHORT: usize = 512;
 
 /// Hands the store's path of a file or directory to `then`, or `None` where its bytes are to be
 /// had from the origin only.
+#[inline]
 pub(crate) fn with_stored<R>(
     found: &Found<'_>,
     operation: Operation,
     then: impl FnOnce(Option<&CStr>) -> R,
 ) -> R {
-    let path = found.record.path();
-    if !is_stored(found, operation) {
+    let Some(inode) = stored_inode(found, operation) else {
         return then(None);
+    };
+    // Only the loader goes by the mirror's names; directories lie nowhere else.
+    if operation == Operation::Content && !found.record.attributes().is_directory() {
+        let mut room = [0u8; FILE_PATH_MAX];
+        let length = found.session.files.file_path(inode, &mut room);
+        // SAFETY: the path ends with the NUL behind it, and has no other: the store's directory is
+        // a path of the kernel's, the rest are digits.
+        let path = unsafe { CStr::from_bytes_with_nul_unchecked(&room[..=length]) };
+        return then(Some(path));
     }
-    if found.session.mirror.len() + path.len() < SHORT {
-        let mut room = [0u8; SHORT];
-        then(put_together(found.session, path, &mut room))
-    } else {
-        with_long_path(found.session, path, then)
+    let mut room = [0u8; PATH_MAX + 1];
+    let length = store::mirror_path(found.session.mirror, found.record.path(), &mut room);
+    then(length.and_then(|length| terminated(&room, length)))
+}
+
+#[inline]
+fn terminated(room: &[u8], length: usize) -> Option<&CStr> {
+    CStr::from_bytes_with_nul(room.get(..=length)?).ok()
+}
+
+/// The inode of the store's file, after asking for the bytes if need be.
+///
+/// A library's closure is asked for each time: the record does not tell whether it is there.
+#[inline]
+fn stored_inode(found: &Found<'_>, operation: Operation) -> Option<u64> {
+    match found.session.catalog.content(&found.record) {
+        Content::Pass => None,
+        Content::Stored(inode) if operation == Operation::Content => Some(inode),
+        _ => asked_inode(found, operation),
     }
 }
 
 #[cold]
 #[inline(never)]
-fn with_long_path<R>(session: &Session, path: &[u8], then: impl FnOnce(Option<&CStr>) -> R) -> R {
-    let mut room = [0u8; PATH_MAX + 1];
-    then(put_together(session, path, &mut room))
-}
-
-fn put_together<'r>(session: &Session, path: &[u8], room: &'r mut [u8]) -> Option<&'r CStr> {
-    let length = store::mirror_path(session.mirror, path, room)?;
-    CStr::from_bytes_with_nul(&room[..=length]).ok()
-}
-
-/// Whether the bytes are in the store now, after asking for them if need be.
-///
-/// A library's closure is asked for each time: the record does not tell whether it is there.
-fn is_stored(found: &Found<'_>, operation: Operation) -> bool {
+fn asked_inode(found: &Found<'_>, operation: Operation) -> Option<u64> {
     let catalog = &found.session.catalog;
-    match catalog.content(&found.record) {
-        Content::Pass => return false,
-        Content::Stored(_) if operation == Operation::Content => return true,
-        _ => {}
+    if !ask_for(found, operation) {
+        return None;
     }
-    ask_for(found, operation)
-        && catalog
-            .live(found.record.path())
-            .is_some_and(|record| matches!(catalog.content(&record), Content::Stored(_)))
+    match catalog.content(&catalog.live(found.record.path())?) {
+        Content::Stored(inode) => Some(inode),
+        _ => None,
+    }
 }
 
 fn ask_for(found: &Found<'_>, operation: Operation) -> bool {
@@ -69,16 +74,32 @@ fn ask_for(found: &Found<'_>, operation: Operation) -> bool {
 ///
 /// `Some(Err)` is for errors that are the process's own (too many descriptors).
 pub(crate) fn open_stored(found: &Found<'_>, flags: c_int) -> Option<Result<c_int, c_int>> {
-    with_stored(found, Operation::Content, |path| {
-        let path = path?;
-        match open_path(path, flags) {
-            // Evicted a moment ago: once more.
-            Err(libc::ENOENT) if ask_for(found, Operation::Content) => {
-                settle(open_path(path, flags))
-            }
-            result => settle(result),
+    match try_open(found, flags)? {
+        // Evicted a moment ago: once more, and asked for, since the record may say so by now.
+        Err(libc::ENOENT) if ask_for(found, Operation::Content) => {
+            let catalog = &found.session.catalog;
+            let record = catalog.live(found.record.path())?;
+            settle(try_open(&Found { record, ..*found }, flags)?)
         }
+        result => settle(result),
+    }
+}
+
+#[inline]
+fn try_open(found: &Found<'_>, flags: c_int) -> Option<Result<c_int, c_int>> {
+    with_stored(found, Operation::Content, |path| {
+        Some(open_path(path?, flags | mark(found)))
     })
+}
+
+/// See [`OPENED_IN_VIEW`].
+#[inline]
+fn mark(found: &Found<'_>) -> c_int {
+    if found.scope == Scope::View && found.session.covers(found.record.path()) {
+        OPENED_IN_VIEW
+    } else {
+        0
+    }
 }
 
 fn settle(result: Result<c_int, c_int>) -> Option<Result<c_int, c_int>> {

@@ -2,10 +2,11 @@
 //! and the kernel's answer is translated back; nothing is remembered here, since a vfork child
 //! shares all memory with its parent but not the working directory.
 
+use crate::access::grants;
 use crate::ask::ask;
 use crate::content::with_stored;
-use crate::descriptor::record_of;
-use crate::links::name_for_program;
+use crate::descriptor::{record_of, scope_of};
+use crate::links::put_name;
 use crate::original::{hooks, original};
 use crate::session::{self, Session};
 use crate::stat::stat;
@@ -43,7 +44,7 @@ hooks! {
         if let Some(session) = session::known()
             && let Some(record) = record_of(session, descriptor)
             && record.is_directory()
-            && session.covers(record.path())
+            && scope_of(session, descriptor, record.path()) == Scope::Prefix
         {
             return kernel_chdir(record.path_terminated().as_ptr());
         }
@@ -66,6 +67,13 @@ hooks! {
 /// Moves into the store's mirror of a directory of the view, or where that cannot be into the
 /// origin's directory.
 fn enter_view(found: &Found<'_>) -> c_int {
+    let attributes = found.record.attributes();
+    match grants(found.session, attributes, libc::X_OK) {
+        Some(false) => return fail(libc::EACCES),
+        Some(true) => {}
+        None if is_searchable(found.record.path_terminated()) => {}
+        None => return fail(libc::EACCES),
+    }
     let entered = with_stored(found, Operation::Content, |stored| {
         let stored = stored?;
         match raw_chdir(stored) {
@@ -81,6 +89,14 @@ fn enter_view(found: &Found<'_>) -> c_int {
         Some(0) => 0,
         _ => kernel_chdir(found.record.path_terminated().as_ptr()),
     }
+}
+
+/// Whether the origin lets its directory be entered.
+fn is_searchable(path: &CStr) -> bool {
+    let (path, mode, flags) = (path.as_ptr(), libc::X_OK, libc::AT_EACCESS);
+    // SAFETY: the path is NUL-terminated.
+    let result = unsafe { call!(libc::SYS_faccessat2, AT_FDCWD, path, mode, flags) };
+    result != -(libc::EACCES as isize)
 }
 
 fn raw_chdir(path: &CStr) -> c_int {
@@ -183,12 +199,14 @@ fn translate(answer: Answer, kernel: *mut c_char) -> *mut c_char {
 /// where it does not fit; `kernel` is null where the store's own name did not fit.
 #[cold]
 #[inline(never)]
-fn put_translated(session: &Session, answer: Answer, kernel: *mut c_char) -> *mut c_char {
+fn put_translated(session: &'static Session, answer: Answer, kernel: *mut c_char) -> *mut c_char {
     let null = core::ptr::null_mut();
     let mut stored = [0u8; PATH_MAX + 1];
     let mut named = [0u8; PATH_MAX + 1];
+    // Only a change of directory within the view leads into the store.
     let name = working_directory(&mut stored)
-        .and_then(|length| name_for_program(session, &stored[..length], &mut named));
+        .and_then(|length| path::below(&stored[..length], session.mirror))
+        .and_then(|origin| put_name(session, Scope::View, origin, &mut named));
     let Some(length) = name else {
         return kernel;
     };

@@ -4,6 +4,7 @@
 use crate::original::{hooks, original};
 use crate::session::{self, Session};
 use crate::sys::{self, call, finish};
+use crate::target::Scope;
 use copper_core::catalog::reader::Record;
 use core::ffi::{c_char, c_int, c_void};
 use libc::{size_t, ssize_t};
@@ -15,6 +16,41 @@ pub(crate) fn record_of(session: &'static Session, descriptor: c_int) -> Option<
         return None;
     }
     session.catalog.by_store_inode(status.st_ino)
+}
+
+/// What tells a descriptor that was opened through the view from one that was opened by a covered
+/// name, where both lead to the same file of the store. The kernel keeps it with the descriptor;
+/// on the store it means nothing else.
+pub(crate) const OPENED_IN_VIEW: c_int = libc::O_NOATIME;
+
+/// How the file was named that a descriptor on the store is open on.
+pub(crate) fn scope_of(session: &Session, descriptor: c_int, origin: &[u8]) -> Scope {
+    if !session.covers(origin) {
+        return Scope::View;
+    }
+    // SAFETY: asks for the flags of the caller's descriptor.
+    let flags = unsafe { call!(libc::SYS_fcntl, descriptor, libc::F_GETFL) };
+    if flags >= 0 && flags & OPENED_IN_VIEW as isize != 0 {
+        Scope::View
+    } else {
+        Scope::Prefix
+    }
+}
+
+/// What the catalog says now of the file that `record` was made for; `None` where that was
+/// changed since and nothing newer is known, or it is another file that has the name now.
+pub(crate) fn latest(
+    session: &'static Session,
+    record: Record<'static>,
+) -> Option<Record<'static>> {
+    if record.is_live() {
+        return Some(record);
+    }
+    let then = record.attributes();
+    session.catalog.live(record.path()).filter(|now| {
+        let now = now.attributes();
+        (now.device, now.inode) == (then.device, then.inode)
+    })
 }
 
 /// Puts the origin's directory in the place of a directory in the store, under the same number.

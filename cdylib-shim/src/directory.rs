@@ -6,7 +6,7 @@
 
 use crate::ask::ask;
 use crate::content::open_stored;
-use crate::descriptor::demote;
+use crate::descriptor::{demote, scope_of};
 use crate::original::{hooks, original};
 use crate::session::{self, Session};
 use crate::sys::{self, call, errno, fail, set_errno};
@@ -74,7 +74,7 @@ fn new_stream(found: &Found<'_>, record: Record<'_>, descriptor: c_int) -> *mut 
 /// The directory's record once its listing is known whole; asks the helper once.
 fn complete<'c>(session: &'static Session, record: Record<'c>) -> Option<Record<'c>> {
     let catalog = &session.catalog;
-    if catalog.is_complete(&record) {
+    if record.is_live() && catalog.is_complete(&record) {
         return Some(record);
     }
     if ask(session, Operation::Listing, record.path(), b"") != Reply::Known {
@@ -275,11 +275,7 @@ fn on_descriptor(descriptor: c_int) -> Option<*mut DIR> {
     }
     let stored = session.catalog.by_store_inode(status.st_ino)?;
     let record = session.catalog.live(stored.path()).unwrap_or(stored);
-    let scope = if session.covers(record.path()) {
-        Scope::Prefix
-    } else {
-        Scope::View
-    };
+    let scope = scope_of(session, descriptor, record.path());
     match complete(session, record) {
         Some(record) => Some(new_stream(
             &Found::again(session, record, scope),

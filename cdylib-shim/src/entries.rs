@@ -1,10 +1,11 @@
 //! Calls that make, remove and rename directory entries.
 
 use crate::change::{
-    Last, LastName, Standing, Target, change, mode_of, parent_error, refuse, settle, tell_of,
+    Last, LastName, Meaning, Standing, Target, change, mode_of, parent_error, refuse, settle,
+    tell_of,
 };
 use crate::original::{hooks, original};
-use crate::target::text;
+use crate::target::{is_bad_pointer, text};
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, dev_t, mode_t};
 
@@ -73,7 +74,7 @@ fn node_refusal(mode: mode_t, standing: Standing, last: Last) -> c_int {
 
 fn symlink_refusal(content: *const c_char, standing: Standing, last: Last) -> c_int {
     // SAFETY: libc's contract makes the text NUL-terminated.
-    if !content.is_null() && unsafe { *content } == 0 {
+    if !is_bad_pointer(content.cast()) && unsafe { *content } == 0 {
         return libc::ENOENT;
     }
     file_refusal(standing, last)
@@ -87,7 +88,7 @@ macro_rules! entry_hooks {
             $refusal:expr;
     )*) => {$(
         hooks! { fn $name($($argument: $kind),*) -> c_int {
-            change($directory, $path, false, &$refusal, &|$directory, $path| {
+            change($directory, $path, Meaning::Entry, &$refusal, &|$directory, $path| {
                 original!(fn $name($($argument: $kind),*) -> c_int; or -1)
             })
         } }
@@ -96,7 +97,7 @@ macro_rules! entry_hooks {
         fn $name:ident($($argument:ident: $kind:ty),*) at $path:ident: $refusal:expr;
     )*) => {$(
         hooks! { fn $name($($argument: $kind),*) -> c_int {
-            change(AT_FDCWD, $path, false, &$refusal, &|_, $path| {
+            change(AT_FDCWD, $path, Meaning::Entry, &$refusal, &|_, $path| {
                 original!(fn $name($($argument: $kind),*) -> c_int; or -1)
             })
         } }
@@ -147,7 +148,7 @@ const RENAME_EXCHANGE: c_uint = 2;
 const RENAME_WHITEOUT: c_uint = 4;
 
 fn rename_common(from: End, to: End, flags: c_uint, native: NativePair<'_>) -> c_int {
-    pair(from, to, false, native, &|old, new| {
+    pair(from, to, Meaning::Entry, native, &|old, new| {
         rename_refusal((from, old), (to, new), flags)
     })
 }
@@ -156,15 +157,15 @@ fn rename_common(from: End, to: End, flags: c_uint, native: NativePair<'_>) -> c
 fn pair(
     from: End,
     to: End,
-    follow: bool,
+    meaning: Meaning,
     native: NativePair<'_>,
     refusal: &dyn Fn(&Target<'_>, &Target<'_>) -> c_int,
 ) -> c_int {
-    settle(from.directory, from.path, follow, &mut |old| {
+    settle(from.directory, from.path, meaning, &mut |old| {
         settle(
             to.directory,
             to.path,
-            false,
+            Meaning::Entry,
             &mut |new| match (&old, &new) {
                 (
                     Target::Writable {
@@ -198,12 +199,28 @@ fn pair(
     })
 }
 
+/// What the kernel says of a path before it looks anything up.
+fn name_error(path: *const c_char) -> Option<c_int> {
+    if is_bad_pointer(path.cast()) {
+        return Some(libc::EFAULT);
+    }
+    // SAFETY: libc's contract makes the path NUL-terminated.
+    let empty = unsafe { *path } == 0;
+    match text(path) {
+        Some(_) => None,
+        None if empty => Some(libc::ENOENT),
+        None => Some(libc::ENAMETOOLONG),
+    }
+}
+
 /// The error of the way to an end's directory, if it does not lead there.
 fn way_error(end: End, target: &Target<'_>) -> Option<c_int> {
     match target {
         Target::View(Standing::Fails(errno)) => Some(*errno),
         Target::View(_) => None,
-        Target::Writable { .. } => parent_error(end.directory, end.path),
+        Target::Writable { .. } => {
+            name_error(end.path).or_else(|| parent_error(end.directory, end.path))
+        }
     }
 }
 
@@ -233,8 +250,8 @@ fn rename_refusal(from: (End, &Target<'_>), to: (End, &Target<'_>), flags: c_uin
 }
 
 fn link_common(from: End, to: End, flags: c_int, native: NativePair<'_>) -> c_int {
-    let follow = flags & AT_SYMLINK_FOLLOW != 0;
-    pair(from, to, follow, native, &|old, new| {
+    let meaning = Meaning::file(flags & AT_SYMLINK_FOLLOW != 0);
+    pair(from, to, meaning, native, &|old, new| {
         link_refusal((from, old), (to, new), flags)
     })
 }
@@ -256,6 +273,7 @@ fn link_refusal(from: (End, &Target<'_>), to: (End, &Target<'_>), flags: c_int) 
         Target::Writable {
             directory, path, ..
         } => match mode_of(*directory, *path, AT_SYMLINK_NOFOLLOW) {
+            _ if name_error(*path).is_some() => name_error(*path).unwrap_or(libc::ENOENT),
             Ok(_) => libc::EEXIST,
             Err(_) => parent_error(to.0.directory, to.0.path).unwrap_or(libc::EXDEV),
         },
@@ -269,8 +287,9 @@ fn link_source_error(end: End, flags: c_int) -> Option<c_int> {
     } else {
         0
     };
-    if text(end.path).is_none() && empty == 0 {
-        return Some(libc::ENOENT);
+    let error = name_error(end.path);
+    if error.is_some() && (empty == 0 || error != Some(libc::ENOENT)) {
+        return error;
     }
     mode_of(end.directory, end.path, empty | no_follow).err()
 }

@@ -2,12 +2,13 @@
 //! covered; candidates that the catalog knows to be missing are not tried.
 
 use crate::cwd::{Left, is_in_store, leave_store};
-use crate::descriptor::record_of;
+use crate::descriptor::{demote, record_of};
 use crate::environment::{List, brings_shim, strings, with_environment};
 use crate::original::{hooks, original};
-use crate::program::{takes_preload, with_program};
+use crate::program::{is_script, takes_preload, with_program};
 use crate::scratch::with_scratch;
 use crate::session;
+use crate::stat::means_descriptor;
 use crate::sys::{self, call, fail, finish};
 use crate::target::proc_link;
 use copper_core::path::{NAME_MAX, PATH_MAX};
@@ -254,7 +255,9 @@ fn start_descriptor(
     let Some(session) = session::known() else {
         return native(environment);
     };
-    if let Some(record) = record_of(session, descriptor) {
+    if let Some(record) = record_of(session, descriptor)
+        && !is_script(descriptor)
+    {
         let path = record.path_terminated().as_ptr();
         return start(Start::new(path, arguments, environment));
     }
@@ -312,8 +315,7 @@ hooks! {
         environment: List,
         flags: c_int,
     ) -> c_int {
-        // SAFETY: libc's contract makes the path NUL-terminated where it is not null.
-        if flags & libc::AT_EMPTY_PATH != 0 && !path.is_null() && unsafe { *path } == 0 {
+        if means_descriptor(path, flags) {
             return start_descriptor(directory, environment, arguments, &|environment| original!(
                 fn execveat(
                     directory: c_int, path: *const c_char, arguments: List, environment: List,
@@ -322,6 +324,8 @@ hooks! {
                 or -1
             ));
         }
+        // A script is told its path by way of the descriptor, and finds it there.
+        demote(directory);
         start(Start { directory, path, arguments, environment, flags })
     }
 }

@@ -1,11 +1,13 @@
 //! Questions about file systems and extended attributes. The catalog does not hold the answers,
 //! so the origin gives them; only that a file is missing is answered from the catalog.
 
-use crate::descriptor::record_of;
+use crate::change::with_route;
+use crate::descriptor::{record_of, scope_of};
 use crate::original::{hooks, original};
 use crate::session;
+use crate::stat::means_descriptor;
 use crate::sys::fail;
-use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Scope, with_target};
+use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Scope, text, with_place, with_target};
 use copper_core::catalog::resolve::Ending;
 use core::ffi::{c_char, c_int, c_long, c_void};
 use libc::{AT_FDCWD, size_t, ssize_t};
@@ -24,24 +26,35 @@ impl Failure for c_long {
 }
 
 /// Asks the origin about a path. The path of a file in the view leads there by itself. `in_view`
-/// says whether the answer is about the view.
+/// says whether the answer is about the view. That a file is missing is for the kernel to say
+/// too where it may say something else first (`sound` is false).
 fn on_path<R: Failure>(
     directory: c_int,
     path: *const c_char,
     ending: Ending,
+    sound: bool,
     kernel: impl FnOnce(c_int, *const c_char, bool) -> R,
 ) -> R {
-    with_target(directory, path, ending, |outcome| {
-        let (route, in_view) = match outcome {
-            Outcome::Kernel(route) => (route, route.is_in_view()),
-            Outcome::Found(found) => (found.route, found.scope == Scope::View),
-            Outcome::Absent { errno, .. } => {
-                fail(errno);
-                return R::FAILED;
-            }
-        };
-        let (directory, path) = route.of(directory, path);
-        kernel(directory, path, in_view)
+    with_target(directory, path, ending, |outcome| match outcome {
+        Outcome::Kernel(route) => {
+            let (directory, path) = route.of(directory, path);
+            kernel(directory, path, route.is_in_view())
+        }
+        // By the origin's own name: the view's links would count among those on the way.
+        Outcome::Found(found) => {
+            let path = found.record.path_terminated().as_ptr();
+            kernel(AT_FDCWD, path, found.scope == Scope::View)
+        }
+        Outcome::Absent { errno, .. } if sound => {
+            fail(errno);
+            R::FAILED
+        }
+        Outcome::Absent { .. } => with_place(directory, path, |place| match place {
+            Some(place) => with_route(&place, directory, path, |directory, path| {
+                kernel(directory, path, place.scope == Scope::View)
+            }),
+            None => kernel(directory, path, false),
+        }),
     })
 }
 
@@ -50,8 +63,14 @@ fn on_path<R: Failure>(
 fn on_store<R>(descriptor: c_int, by_path: impl FnOnce(*const c_char, bool) -> R) -> Option<R> {
     let session = session::known()?;
     let record = record_of(session, descriptor)?;
-    let in_view = !session.covers(record.path());
+    let in_view = scope_of(session, descriptor, record.path()) == Scope::View;
     Some(by_path(record.path_terminated().as_ptr(), in_view))
+}
+
+/// Whether this may be the name of an extended attribute; the kernel looks at that first.
+pub(crate) fn is_sound_name(name: *const c_char) -> bool {
+    const NAME_MAX: usize = 255;
+    text(name).is_some_and(|name| name.len() <= NAME_MAX)
 }
 
 /// Answers about file systems, which say whether they are read-only.
@@ -85,7 +104,7 @@ macro_rules! system_hooks {
     ($($name:ident $descriptor_name:ident($out:ty);)*) => {$(
         hooks! {
             fn $name(path: *const c_char, out: *mut $out) -> c_int {
-                on_path(AT_FDCWD, path, FOLLOW, |_, path, in_view| {
+                on_path(AT_FDCWD, path, FOLLOW, true, |_, path, in_view| {
                     let result = original!(
                         fn $name(path: *const c_char, out: *mut $out) -> c_int;
                         or -1
@@ -123,11 +142,11 @@ system_hooks! {
 macro_rules! path_hooks {
     ($(
         fn $name:ident $(or $descriptor_name:ident)? (path $(, $argument:ident: $kind:ty)*)
-            -> $result:ty, $ending:expr;
+            -> $result:ty, $ending:expr, $sound:expr;
     )*) => {$(
         hooks! {
             fn $name(path: *const c_char $(, $argument: $kind)*) -> $result {
-                on_path(AT_FDCWD, path, $ending, |_, path, _| original!(
+                on_path(AT_FDCWD, path, $ending, $sound, |_, path, _| original!(
                     fn $name(path: *const c_char $(, $argument: $kind)*) -> $result;
                     or -1
                 ))
@@ -155,13 +174,13 @@ macro_rules! path_hooks {
 }
 
 path_hooks! {
-    fn pathconf or fpathconf(path, name: c_int) -> c_long, FOLLOW;
+    fn pathconf or fpathconf(path, name: c_int) -> c_long, FOLLOW, false;
     fn getxattr or fgetxattr(path, name: *const c_char, out: *mut c_void, room: size_t)
-        -> ssize_t, FOLLOW;
+        -> ssize_t, FOLLOW, is_sound_name(name);
     fn lgetxattr(path, name: *const c_char, out: *mut c_void, room: size_t)
-        -> ssize_t, NO_FOLLOW;
-    fn listxattr or flistxattr(path, out: *mut c_char, room: size_t) -> ssize_t, FOLLOW;
-    fn llistxattr(path, out: *mut c_char, room: size_t) -> ssize_t, NO_FOLLOW;
+        -> ssize_t, NO_FOLLOW, is_sound_name(name);
+    fn listxattr or flistxattr(path, out: *mut c_char, room: size_t) -> ssize_t, FOLLOW, true;
+    fn llistxattr(path, out: *mut c_char, room: size_t) -> ssize_t, NO_FOLLOW, true;
 }
 
 impl Failure for ssize_t {
@@ -178,7 +197,7 @@ hooks! {
             follow: mask & libc::IN_DONT_FOLLOW == 0,
             directory: mask & libc::IN_ONLYDIR != 0,
         };
-        on_path(AT_FDCWD, path, ending, |_, path, _| original!(
+        on_path(AT_FDCWD, path, ending, false, |_, path, _| original!(
             fn inotify_add_watch(descriptor: c_int, path: *const c_char, mask: u32) -> c_int;
             or -1
         ))
@@ -198,8 +217,7 @@ hooks! {
             ) -> c_int;
             or -1
         );
-        // SAFETY: libc's contract makes the path NUL-terminated where it is not null.
-        if flags & libc::AT_EMPTY_PATH != 0 && !path.is_null() && unsafe { *path == 0 } {
+        if means_descriptor(path, flags) {
             return on_store(directory, |path, _| kernel(AT_FDCWD, path))
                 .unwrap_or_else(|| kernel(directory, path));
         }
@@ -207,6 +225,6 @@ hooks! {
             follow: flags & libc::AT_SYMLINK_FOLLOW != 0,
             directory: false,
         };
-        on_path(directory, path, ending, |directory, path, _| kernel(directory, path))
+        on_path(directory, path, ending, false, |directory, path, _| kernel(directory, path))
     }
 }

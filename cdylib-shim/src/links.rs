@@ -5,18 +5,18 @@ use crate::original::{hooks, original};
 use crate::session::{self, Session};
 use crate::sys::{call, fail, finish, set_errno};
 use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Scope, is_bad_pointer, text, with_target};
-use copper_core::path::{self, PATH_MAX};
+use copper_core::path::PATH_MAX;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use libc::{AT_FDCWD, size_t, ssize_t};
 
 /// Writes the name a program would use for a path in the store into `out`: the origin's under a
 /// covered prefix, else the view's. `None` where it is no path in the store.
 pub(crate) fn name_for_program(
-    session: &Session,
+    session: &'static Session,
     stored: &[u8],
     out: &mut [u8; PATH_MAX + 1],
 ) -> Option<usize> {
-    let origin = path::below(stored, session.mirror)?;
+    let origin = session.origin_of_stored(stored)?;
     let scope = if session.covers(origin) {
         Scope::Prefix
     } else {
@@ -214,9 +214,6 @@ fn translated(result: *mut c_char, given: *mut c_char) -> *mut c_char {
     };
     // SAFETY: realpath's result is NUL-terminated.
     let stored = unsafe { CStr::from_ptr(result) }.to_bytes();
-    if path::below(stored, session.mirror).is_none() {
-        return result;
-    }
     let mut named = [0u8; PATH_MAX + 1];
     let Some(length) = name_for_program(session, stored, &mut named) else {
         return result;

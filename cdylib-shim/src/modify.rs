@@ -1,7 +1,10 @@
 //! Calls that change a file's mode, owner, times, length and extended attributes.
 
-use crate::change::{Last, Standing, change, change_descriptor, unchangeable};
+use crate::change::{Last, Meaning, Standing, change, change_descriptor, unchangeable};
+use crate::filesystem::is_sound_name;
 use crate::original::{hooks, original};
+use crate::stat::means_descriptor;
+use crate::target::is_bad_pointer;
 use core::ffi::{c_char, c_int, c_void};
 use libc::{
     AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, gid_t, mode_t, off_t, size_t, timespec, timeval,
@@ -78,20 +81,42 @@ fn utimensat_refusal(times: *const timespec, flags: c_int, standing: Standing) -
 fn utimes_refusal(times: *const timeval, standing: Standing) -> c_int {
     let is_sound = |time: timeval| (0..1_000_000).contains(&time.tv_usec);
     // SAFETY: libc's contract: null or two timevals.
-    if !times.is_null() && unsafe { !is_sound(*times) || !is_sound(*times.add(1)) } {
+    let sound = times.is_null() || unsafe { is_sound(*times) && is_sound(*times.add(1)) };
+    match unchangeable(standing) {
+        libc::EROFS if !sound => libc::EINVAL,
+        errno => errno,
+    }
+}
+
+fn xattr_refusal(name: *const c_char, standing: Standing) -> c_int {
+    if is_bad_pointer(name.cast()) {
+        libc::EFAULT
+    } else if is_sound_name(name) {
+        unchangeable(standing)
+    } else {
+        libc::ERANGE
+    }
+}
+
+fn setxattr_refusal(name: *const c_char, size: size_t, flags: c_int, standing: Standing) -> c_int {
+    const SIZE_MAX: size_t = 65536;
+    if flags & !(libc::XATTR_CREATE | libc::XATTR_REPLACE) != 0 {
         return libc::EINVAL;
     }
-    unchangeable(standing)
+    if size > SIZE_MAX && is_sound_name(name) {
+        return libc::E2BIG;
+    }
+    xattr_refusal(name, standing)
 }
 
 /// Defines a call on one path.
 macro_rules! path_hooks {
     ($(
         fn $name:ident($path:ident: *const c_char $(, $argument:ident: $kind:ty)*)
-            follow $follow:literal: $refusal:expr;
+            as $meaning:ident: $refusal:expr;
     )*) => {$(
         hooks! { fn $name($path: *const c_char $(, $argument: $kind)*) -> c_int {
-            change(AT_FDCWD, $path, $follow, &$refusal, &|_, $path| {
+            change(AT_FDCWD, $path, Meaning::$meaning, &$refusal, &|_, $path| {
                 original!(
                     fn $name($path: *const c_char $(, $argument: $kind)*) -> c_int;
                     or -1
@@ -102,33 +127,38 @@ macro_rules! path_hooks {
 }
 
 path_hooks! {
-    fn chmod(path: *const c_char, mode: mode_t) follow true: plainly;
-    fn lchmod(path: *const c_char, mode: mode_t) follow false: link_mode_refusal;
-    fn chown(path: *const c_char, owner: uid_t, group: gid_t) follow true: plainly;
-    fn lchown(path: *const c_char, owner: uid_t, group: gid_t) follow false: plainly;
-    fn utime(path: *const c_char, times: *const utimbuf) follow true: plainly;
-    fn utimes(path: *const c_char, times: *const timeval) follow true:
+    fn chmod(path: *const c_char, mode: mode_t) as Followed: plainly;
+    fn lchmod(path: *const c_char, mode: mode_t) as File: link_mode_refusal;
+    fn chown(path: *const c_char, owner: uid_t, group: gid_t) as Followed: plainly;
+    fn lchown(path: *const c_char, owner: uid_t, group: gid_t) as File: plainly;
+    fn utime(path: *const c_char, times: *const utimbuf) as Followed: plainly;
+    fn utimes(path: *const c_char, times: *const timeval) as Followed:
         |standing, _| utimes_refusal(times, standing);
-    fn lutimes(path: *const c_char, times: *const timeval) follow false:
+    fn lutimes(path: *const c_char, times: *const timeval) as File:
         |standing, _| utimes_refusal(times, standing);
-    fn truncate(path: *const c_char, length: off_t) follow true:
+    fn truncate(path: *const c_char, length: off_t) as Followed:
         |standing, _| truncate_refusal(length, standing);
-    fn truncate64(path: *const c_char, length: off_t) follow true:
+    fn truncate64(path: *const c_char, length: off_t) as Followed:
         |standing, _| truncate_refusal(length, standing);
     fn setxattr(
         path: *const c_char, name: *const c_char, value: *const c_void, size: size_t, flags: c_int
-    ) follow true: plainly;
+    ) as Followed: |standing, _| setxattr_refusal(name, size, flags, standing);
     fn lsetxattr(
         path: *const c_char, name: *const c_char, value: *const c_void, size: size_t, flags: c_int
-    ) follow false: plainly;
-    fn removexattr(path: *const c_char, name: *const c_char) follow true: plainly;
-    fn lremovexattr(path: *const c_char, name: *const c_char) follow false: plainly;
+    ) as File: |standing, _| setxattr_refusal(name, size, flags, standing);
+    fn removexattr(path: *const c_char, name: *const c_char) as Followed:
+        |standing, _| xattr_refusal(name, standing);
+    fn lremovexattr(path: *const c_char, name: *const c_char) as File:
+        |standing, _| xattr_refusal(name, standing);
 }
 
-/// Whether a call with these flags is about the descriptor itself.
-fn means_descriptor(path: *const c_char, flags: c_int) -> bool {
-    // SAFETY: libc's contract makes the path NUL-terminated where it is not null.
-    flags & AT_EMPTY_PATH != 0 && !path.is_null() && unsafe { *path == 0 }
+/// The path of a file that an empty path may stand for.
+fn named(path: *const c_char, flags: c_int) -> *const c_char {
+    if !path.is_null() && means_descriptor(path, flags) {
+        c".".as_ptr()
+    } else {
+        path
+    }
 }
 
 hooks! {
@@ -138,9 +168,9 @@ hooks! {
         mode: mode_t,
         flags: c_int,
     ) -> c_int {
-        let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
+        let meaning = Meaning::file(flags & AT_SYMLINK_NOFOLLOW == 0);
         let refusal = |standing, last| fchmodat_refusal(flags, standing, last);
-        change(directory, path, follow, &refusal, &|directory, path| original!(
+        change(directory, path, meaning, &refusal, &|directory, path| original!(
             fn fchmodat(
                 directory: c_int, path: *const c_char, mode: mode_t, flags: c_int,
             ) -> c_int;
@@ -161,14 +191,15 @@ hooks! {
             ) -> c_int;
             or -1
         );
-        if means_descriptor(path, flags) && directory >= 0 {
+        if !path.is_null() && means_descriptor(path, flags) && directory != AT_FDCWD {
             return change_descriptor(
                 directory, &|path| native(AT_FDCWD, path), &|| native(directory, path),
             );
         }
-        let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
+        let path = named(path, flags);
+        let meaning = Meaning::file(flags & AT_SYMLINK_NOFOLLOW == 0);
         let refusal = |standing, _: Last| flagged_refusal(flags, standing);
-        change(directory, path, follow, &refusal, &native)
+        change(directory, path, meaning, &refusal, &native)
     }
 
     fn utimensat(
@@ -183,14 +214,15 @@ hooks! {
             ) -> c_int;
             or -1
         );
-        if means_descriptor(path, flags) && directory >= 0 {
+        if !path.is_null() && means_descriptor(path, flags) && directory != AT_FDCWD {
             return change_descriptor(
                 directory, &|path| native(AT_FDCWD, path), &|| native(directory, path),
             );
         }
-        let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
+        let path = named(path, flags);
+        let meaning = Meaning::file(flags & AT_SYMLINK_NOFOLLOW == 0);
         let refusal = |standing, _: Last| utimensat_refusal(times, flags, standing);
-        change(directory, path, follow, &refusal, &native)
+        change(directory, path, meaning, &refusal, &native)
     }
 
     fn futimesat(
@@ -207,7 +239,7 @@ hooks! {
             return unsafe { futimes(directory, times) };
         }
         let refusal = |standing, _: Last| utimes_refusal(times, standing);
-        change(directory, path, true, &refusal, &native)
+        change(directory, path, Meaning::Followed, &refusal, &native)
     }
 
     fn fchmod(descriptor: c_int, mode: mode_t) -> c_int {

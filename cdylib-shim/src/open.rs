@@ -3,6 +3,7 @@
 
 use crate::access;
 use crate::ask::tell;
+use crate::change::with_route;
 use crate::content::open_stored;
 use crate::original::{hooks, original};
 use crate::session;
@@ -149,7 +150,7 @@ fn open_for_change(
             open_in_view(directory, path, flags, ending, &kernel)
         }
         Some(place) => {
-            let result = by_kernel(place.route(), directory, path, &kernel);
+            let result = with_route(&place, directory, path, &kernel);
             if result >= 0 {
                 tell_change(&place, flags);
             }

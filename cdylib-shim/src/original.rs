@@ -3,6 +3,7 @@
 
 use core::ffi::{CStr, c_void};
 use core::num::NonZeroUsize;
+use core::sync::atomic::{AtomicBool, Ordering};
 use once_cell::race::OnceNonZeroUsize;
 
 /// One function's next definition, looked up when the library is loaded.
@@ -47,8 +48,43 @@ unsafe extern "C" {
     static END: u8;
 }
 
-/// Looks up all functions behind our hooks.
+/// Looks up all functions behind our hooks, and makes the session: a program may forbid itself
+/// the system calls that this takes (seccomp), or call its first hook from a signal handler.
 #[ctor::ctor(unsafe)]
+fn prepare() {
+    look_up_all();
+    crate::session::known();
+}
+
+/// Whether the functions behind our hooks are libc's own: then nobody misses a call that the hook
+/// makes by itself, which is quicker for the shortest of them.
+static LIBC_IS_NEXT: AtomicBool = AtomicBool::new(false);
+
+/// See [`LIBC_IS_NEXT`]; no while it is not known.
+#[inline]
+pub(crate) fn libc_is_next() -> bool {
+    LIBC_IS_NEXT.load(Ordering::Relaxed)
+}
+
+/// Compares the next `fstat` with the one that libc has.
+fn look_behind() {
+    let Some(next) = FSTAT.address() else { return };
+    let library = crate::loader::loaded_already(c"libc.so.6");
+    if library.is_null() {
+        return;
+    }
+    // SAFETY: a handle of a loaded library, and a NUL-terminated name; libc is never unloaded.
+    let own = unsafe {
+        let own = libc::dlsym(library, FSTAT.name.as_ptr());
+        libc::dlclose(library);
+        own
+    };
+    LIBC_IS_NEXT.store(own.cast_const() == next, Ordering::Relaxed);
+}
+
+#[unsafe(link_section = "copper_originals")]
+static FSTAT: Original = Original::new(c"fstat");
+
 fn look_up_all() {
     let first = (&raw const FIRST).cast::<Original>();
     // SAFETY: the linker lays all statics of the section side by side between the two symbols.
@@ -61,6 +97,7 @@ fn look_up_all() {
     for original in all {
         original.address();
     }
+    look_behind();
     // A name that this libc lacks leaves an error behind, which is not the program's.
     crate::loader::forget_error();
 }
@@ -79,9 +116,9 @@ macro_rules! original {
         static ORIGINAL: $crate::original::Original = $crate::original::Original::new(NAME);
         match ORIGINAL.address() {
             Some(address) => {
+                type Function = unsafe extern "C" fn($($kind),*) -> $result;
                 // SAFETY: the next definition of this name has libc's signature for it.
-                let function: unsafe extern "C" fn($($kind),*) -> $result =
-                    unsafe { core::mem::transmute(address) };
+                let function = unsafe { core::mem::transmute::<*const _, Function>(address) };
                 // SAFETY: the arguments are the caller's own, or mean the same.
                 unsafe { function($($argument),*) }
             }

@@ -1,10 +1,13 @@
 //! Programs about to be started: what the kernel is to start, and whether the shim will be in it.
 
+use crate::content::{open_stored, with_stored};
+use crate::descriptor::record_of;
 use crate::links::put_name;
-use crate::session;
+use crate::session::{self, Session};
 use crate::sys::{self, Descriptor, call};
 use crate::target::{FOLLOW, Outcome, resolve_place, with_place};
 use copper_core::path::PATH_MAX;
+use copper_core::request::Operation;
 use core::ffi::{c_char, c_int};
 use core::mem::MaybeUninit;
 use libc::AT_FDCWD;
@@ -23,13 +26,16 @@ pub(crate) fn with_program(
         let (Some(place), Some(session)) = (place, session::known()) else {
             return then(Ok((directory, path)));
         };
-        resolve_place(session, place, FOLLOW, |outcome| match outcome {
-            Outcome::Absent { errno, .. } => then(Err(errno)),
+        resolve_place(session, place, FOLLOW, |outcome| match &outcome {
+            Outcome::Absent { errno, .. } => then(Err(*errno)),
             Outcome::Kernel(route) if route.leads_outside() => then(Ok(route.of(directory, path))),
             _ => {
                 let by_kernel = place.route().of(directory, path);
                 if core::ptr::eq(by_kernel.1, path) {
                     return then(Ok(by_kernel));
+                }
+                if is_stored_script(session, &outcome, directory, path) {
+                    return then(Ok((directory, path)));
                 }
                 let mut name = [0u8; PATH_MAX + 1];
                 match put_name(session, place.scope, place.path, &mut name) {
@@ -39,6 +45,44 @@ pub(crate) fn with_program(
             }
         })
     })
+}
+
+/// Files longer than this are not looked at as scripts.
+const SCRIPT_MAX: u64 = 1 << 20;
+
+/// Whether the caller's own path leads the kernel to a script in the store, so that the script
+/// can be told the name by which it was called.
+fn is_stored_script(
+    session: &'static Session,
+    outcome: &Outcome<'_>,
+    directory: c_int,
+    path: *const c_char,
+) -> bool {
+    let Outcome::Found(found) = outcome else {
+        return false;
+    };
+    let attributes = found.record.attributes();
+    if !attributes.is_regular() || attributes.size > SCRIPT_MAX {
+        return false;
+    }
+    let Some(Ok(stored)) = open_stored(found, libc::O_CLOEXEC) else {
+        return false;
+    };
+    // Closed when it goes.
+    let is_script =
+        Descriptor::from_result(stored as isize).is_some_and(|stored| is_script(stored.number()));
+    // Only what was asked for with the loader's operation lies in the mirror under its name.
+    is_script
+        && with_stored(found, Operation::Closure, |stored| stored.is_some())
+        && open(directory, path)
+            .and_then(|given| record_of(session, given.number()))
+            .is_some_and(|record| record.path() == found.record.path())
+}
+
+/// Whether a program is text that names its interpreter.
+pub(crate) fn is_script(file: c_int) -> bool {
+    let mut head = [0u8; 2];
+    read_at(file, &mut head, 0) == head.len() && head == *b"#!"
 }
 
 /// As many `#!` lines as the kernel follows, and one more.
@@ -60,10 +104,14 @@ pub(crate) fn takes_preload(directory: c_int, path: *const c_char) -> bool {
             return false;
         }
         let mut head = [0u8; HEAD];
-        let length = read_at(&file, &mut head, 0);
+        let length = read_at(file.number(), &mut head, 0);
         let Some(interpreter) = interpreter(&head[..length.min(HEAD)]) else {
             return !head.starts_with(b"\x7fELF") || has_loader(&file);
         };
+        if interpreter[0] != b'/' {
+            // The kernel would look for it in the store.
+            return false;
+        }
         let mut name = [0u8; HEAD + 1];
         name[..interpreter.len()].copy_from_slice(interpreter);
         opened = open(AT_FDCWD, name.as_ptr().cast());
@@ -78,17 +126,9 @@ fn open(directory: c_int, path: *const c_char) -> Option<Descriptor> {
 }
 
 /// Reads at an offset; 0 where that fails.
-fn read_at(file: &Descriptor, out: &mut [u8], offset: u64) -> usize {
+fn read_at(file: c_int, out: &mut [u8], offset: u64) -> usize {
     // SAFETY: the room and its length belong together.
-    let got = unsafe {
-        call!(
-            libc::SYS_pread64,
-            file.number(),
-            out.as_mut_ptr(),
-            out.len(),
-            offset
-        )
-    };
+    let got = unsafe { call!(libc::SYS_pread64, file, out.as_mut_ptr(), out.len(), offset) };
     usize::try_from(got).unwrap_or(0)
 }
 
@@ -135,7 +175,7 @@ fn read_plain<T: Plain>(file: &Descriptor, offset: u64) -> Option<T> {
     // SAFETY: the bytes of `out` are initialised, and its type takes any bytes.
     unsafe {
         let bytes = core::slice::from_raw_parts_mut(out.as_mut_ptr().cast(), size_of::<T>());
-        (read_at(file, bytes, offset) == size_of::<T>()).then(|| out.assume_init())
+        (read_at(file.number(), bytes, offset) == size_of::<T>()).then(|| out.assume_init())
     }
 }
 

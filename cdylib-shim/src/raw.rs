@@ -25,6 +25,7 @@ use crate::open::{creat, open, openat};
 use crate::session;
 use crate::stat::{fstat, fstatat, lstat, stat, statx};
 use crate::sys::{self, call, fail, finish};
+use crate::target::is_bad_pointer;
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint};
 
 /// Numbers below this may have a hook.
@@ -162,8 +163,9 @@ fn working_directory(out: *mut c_char, room: usize) -> isize {
     if room == 0 {
         return fail(libc::ERANGE) as isize;
     }
-    if out.is_null() {
-        return fail(libc::EFAULT) as isize;
+    if is_bad_pointer(out.cast()) {
+        // SAFETY: the kernel refuses the buffer.
+        return finish(unsafe { call!(libc::SYS_getcwd, out, room) });
     }
     // SAFETY: the caller's buffer, which holds a NUL-terminated path where the call succeeds.
     unsafe {
@@ -191,7 +193,7 @@ fn open_how(
         // SAFETY: the caller's own arguments.
         finish(unsafe { call!(libc::SYS_openat2, directory, path, how, length) }) as c_int
     };
-    if how.is_null() || length < HOW_LENGTH {
+    if is_bad_pointer(how.cast()) || length < HOW_LENGTH {
         return kernel(directory);
     }
     // SAFETY: the caller's structure is at least as long as the fields that are read.

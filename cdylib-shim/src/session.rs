@@ -10,6 +10,7 @@ use copper_core::catalog::reader::Reader;
 use copper_core::location;
 use copper_core::path::{self, Sieve};
 use copper_core::request;
+use copper_core::store::{self, FilesStart};
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -38,6 +39,8 @@ pub(crate) struct Session {
     pub(crate) mirror: &'static [u8],
     /// The view's directory.
     pub(crate) view: &'static [u8],
+    /// What the paths of stored files begin with.
+    pub(crate) files: FilesStart,
     /// Device number of the store.
     pub(crate) store_device: u64,
     /// The user.
@@ -105,6 +108,13 @@ pub(crate) fn known() -> Option<&'static Session> {
     }
 }
 
+/// Looks for the helper while the environment is still what the process was given: `env -i` has
+/// cleared its own before it makes its first call about a file.
+#[ctor::ctor(unsafe)]
+fn at_load() {
+    known();
+}
+
 #[cold]
 #[inline(never)]
 fn make() -> Option<&'static Session> {
@@ -168,6 +178,7 @@ impl Session {
             catalog,
             mirror: b"",
             view: b"",
+            files: FilesStart::new(b"/")?,
             store_device,
             uid,
             runtime,
@@ -191,6 +202,7 @@ impl Session {
             unsafe { core::slice::from_raw_parts(text.as_ptr(), text.len()) }
         });
         self.mirror = strings.next()?;
+        self.files = FilesStart::new(self.mirror)?;
         self.view = strings.next()?;
         strings.next()?;
         strings.for_each(|prefix| self.cover(prefix));
@@ -253,12 +265,31 @@ impl Session {
         self.prefixes.into_iter().take(self.prefixes_length)
     }
 
+    /// The view, as far as the sieve of the first word lets it through; empty where it does not.
+    #[inline]
+    pub(crate) fn view_for(&self, word: u64) -> &'static [u8] {
+        if self.sieves[0].passes(word) {
+            self.view
+        } else {
+            b""
+        }
+    }
+
     /// Whether `path` lies below a covered prefix.
     #[inline]
     pub(crate) fn covers(&self, path: &[u8]) -> bool {
         self.prefixes[..self.prefixes_length]
             .iter()
             .any(|prefix| path::is_within(path, prefix))
+    }
+
+    /// The origin's name of what lies at `stored` in the store.
+    pub(crate) fn origin_of_stored<'p>(&'static self, stored: &'p [u8]) -> Option<&'p [u8]> {
+        if let Some(origin) = path::below(stored, self.mirror) {
+            return Some(origin);
+        }
+        let inode = store::inode_of_file(self.mirror, stored)?;
+        Some(self.catalog.by_store_inode(inode)?.path())
     }
 
     /// The runtime directory.

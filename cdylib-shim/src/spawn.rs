@@ -2,7 +2,7 @@
 //! sees, so whatever it will need is translated here, before.
 
 use crate::access::faccessat;
-use crate::change::{Target, settle};
+use crate::change::{Meaning, Target, settle};
 use crate::cwd::leave_store;
 use crate::environment::{List, with_environment};
 use crate::exec::{Candidate, leave_store_for, search_goes_on, search_path};
@@ -36,12 +36,7 @@ fn spawn(path: *const c_char, acts: bool, environment: List, native: Native<'_>)
         }
         with_program(AT_FDCWD, path, &mut |program| {
             let path = program.map_or(path, |(_, path)| path);
-            let left = leave_store_for(AT_FDCWD, path, environment);
-            let result = native(path, environment);
-            if let Some(left) = left {
-                left.back();
-            }
-            result
+            from_fitting_directory(path, environment, native)
         })
     })
 }
@@ -57,31 +52,42 @@ fn search_is_covered() -> bool {
     })
 }
 
-/// Hands the program that the search finds to `then`; `None` where it finds none, or the search
-/// is better left to libc.
+/// Spawns the first program of this name that can be started; `None` where the search is better
+/// left to libc.
 #[cold]
 #[inline(never)]
-fn with_found(name: &[u8], then: &mut dyn FnMut(Option<*const c_char>) -> c_int) -> c_int {
+fn search(name: &[u8], environment: List, native: Native<'_>) -> Option<c_int> {
     let mut candidate = Candidate::new();
     let before = errno();
+    let (mut last, mut denied) = (libc::ENOENT, false);
     for directory in search_path() {
         if directory.first() != Some(&b'/') {
-            break;
+            return None;
         }
         let Some(path) = candidate.put(directory, name) else {
             continue;
         };
-        match why_not(path) {
-            0 => {
-                set_errno(before);
-                return then(Some(path));
-            }
-            error if search_goes_on(error) => {}
-            _ => break,
+        last = why_not(path);
+        set_errno(before);
+        if last == 0 {
+            last = from_fitting_directory(path, environment, native);
         }
+        if !search_goes_on(last) {
+            return Some(last);
+        }
+        denied |= last == libc::EACCES;
     }
-    set_errno(before);
-    then(None)
+    Some(if denied { libc::EACCES } else { last })
+}
+
+/// Spawns a program, from the origin's directory where the shim will not be in it.
+fn from_fitting_directory(path: *const c_char, environment: List, native: Native<'_>) -> c_int {
+    let left = leave_store_for(AT_FDCWD, path, environment);
+    let result = native(path, environment);
+    if let Some(left) = left {
+        left.back();
+    }
+    result
 }
 
 /// Why a program cannot be started, as an error number; 0 where it can.
@@ -149,16 +155,8 @@ hooks! {
                 searching(name, environment)
             });
         }
-        with_found(bytes, &mut |found| {
-            let path = found.unwrap_or(name);
-            with_environment(environment, &mut |environment| {
-                let left = leave_store_for(AT_FDCWD, path, environment);
-                let result = searching(path, environment);
-                if let Some(left) = left {
-                    left.back();
-                }
-                result
-            })
+        with_environment(environment, &mut |environment| {
+            search(bytes, environment, &searching).unwrap_or_else(|| searching(name, environment))
         })
     }
 }
@@ -199,7 +197,7 @@ hooks! {
         if !may_write(flags) && flags & libc::O_CREAT == 0 {
             return with_child_path(path, &mut |path| native(path));
         }
-        settle(AT_FDCWD, path, true, &mut |target| match target {
+        settle(AT_FDCWD, path, Meaning::Followed, &mut |target| match target {
             Target::View(_) => libc::EROFS,
             Target::Writable { path: child_path, told: covered, .. } => {
                 let result = native(child_path);

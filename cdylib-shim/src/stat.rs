@@ -1,11 +1,13 @@
 //! The stat family: answered from the catalog without a system call; `fstat` asks the kernel and,
 //! for a store file, gives the attributes of the origin's.
 
-use crate::original::{hooks, original};
+use crate::descriptor::latest;
+use crate::original::{hooks, libc_is_next, original};
 use crate::session;
 use crate::sys::{self, call, fail, finish};
 use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Route, is_bad_pointer, with_target};
 use copper_core::attributes::{Attributes, Timestamp};
+use copper_core::catalog::reader::Record;
 use copper_core::catalog::resolve::Ending;
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, stat as Stat, statx as Statx};
@@ -108,8 +110,41 @@ pub(crate) fn translate(out: *mut Stat) {
     if status.st_dev != session.store_device {
         return;
     }
-    if let Some(record) = session.catalog.by_store_inode(status.st_ino) {
-        fill(status, record.attributes());
+    let Some(record) = session.catalog.by_store_inode(status.st_ino) else {
+        return;
+    };
+    match latest(session, record) {
+        Some(record) => fill(status, record.attributes()),
+        None => fill_changed(status, &record),
+    }
+}
+
+/// The attributes of a file that was changed while a descriptor on the store was open on it.
+#[cold]
+fn fill_changed(out: &mut Stat, record: &Record<'_>) {
+    let before = record.attributes();
+    let path = record.path_terminated().as_ptr();
+    let mut now = core::mem::MaybeUninit::<Stat>::zeroed();
+    // SAFETY: the path is NUL-terminated; the kernel fills `now`, which is zeroed besides.
+    let (result, now) = unsafe {
+        let (room, flags) = (now.as_mut_ptr(), AT_SYMLINK_NOFOLLOW);
+        let result = call!(libc::SYS_newfstatat, AT_FDCWD, path, room, flags);
+        (result, now.assume_init())
+    };
+    if result == 0 && (now.st_dev, now.st_ino) == (before.device, before.inode) {
+        *out = now;
+        return;
+    }
+    fill(out, before);
+    out.st_nlink = links_without_name(before) as _;
+}
+
+/// The links left to a file that has lost the name it was opened by.
+fn links_without_name(before: &Attributes) -> u64 {
+    if before.is_directory() {
+        0
+    } else {
+        before.links.saturating_sub(1)
     }
 }
 
@@ -167,8 +202,8 @@ versioned_stat! {
     __lxstat64: NO_FOLLOW, AT_SYMLINK_NOFOLLOW;
 }
 
-/// Whether `fstatat`'s path is empty and means the descriptor itself.
-fn means_descriptor(path: *const c_char, flags: c_int) -> bool {
+/// Whether a path is empty (or null, as new kernels allow) and means the descriptor itself.
+pub(crate) fn means_descriptor(path: *const c_char, flags: c_int) -> bool {
     let empty = if is_bad_pointer(path.cast()) {
         path.is_null()
     } else {
@@ -255,13 +290,20 @@ macro_rules! versioned_at_stat {
 
 versioned_at_stat! { __fxstatat __fxstatat64 }
 
+fn raw_fstat(descriptor: c_int, out: *mut Stat) -> c_int {
+    // SAFETY: the caller's own arguments.
+    finish(unsafe { call!(libc::SYS_fstat, descriptor, out) }) as c_int
+}
+
 /// Defines `fstat` under both its names.
 macro_rules! descriptor_stat {
     ($($name:ident)*) => {$(
         hooks! { fn $name(descriptor: c_int, out: *mut Stat) -> c_int {
+            if libc_is_next() {
+                return fstat_common(raw_fstat(descriptor, out), out);
+            }
             let result = original!(fn $name(descriptor: c_int, out: *mut Stat) -> c_int; else {
-                // SAFETY: the caller's own arguments.
-                finish(unsafe { call!(libc::SYS_fstat, descriptor, out) }) as c_int
+                raw_fstat(descriptor, out)
             });
             fstat_common(result, out)
         } }
@@ -280,10 +322,7 @@ macro_rules! versioned_descriptor_stat {
         ) -> c_int {
             let result = original!(
                 fn $name(version: c_int, descriptor: c_int, out: *mut Stat) -> c_int;
-                else {
-                    // SAFETY: the caller's own arguments.
-                    finish(unsafe { call!(libc::SYS_fstat, descriptor, out) }) as c_int
-                }
+                else { raw_fstat(descriptor, out) }
             );
             fstat_common(result, out)
         } }
@@ -386,7 +425,33 @@ fn translate_statx(descriptor: c_int, mask: c_uint, out: *mut Statx) {
     let Some(inode) = sys::fstat(descriptor).map(|status| status.st_ino) else {
         return;
     };
-    if let Some(record) = session.catalog.by_store_inode(inode) {
-        fill_statx(status, record.attributes(), mask);
+    let Some(record) = session.catalog.by_store_inode(inode) else {
+        return;
+    };
+    match latest(session, record) {
+        Some(record) => fill_statx(status, record.attributes(), mask),
+        None => fill_statx_changed(status, &record, mask),
     }
+}
+
+/// As [`fill_changed`].
+#[cold]
+fn fill_statx_changed(out: &mut Statx, record: &Record<'_>, mask: c_uint) {
+    let before = record.attributes();
+    let path = record.path_terminated().as_ptr();
+    let mut now = core::mem::MaybeUninit::<Statx>::zeroed();
+    // SAFETY: the path is NUL-terminated; the kernel fills `now`, which is zeroed besides.
+    let (result, now) = unsafe {
+        let (room, flags) = (now.as_mut_ptr(), AT_SYMLINK_NOFOLLOW);
+        let wanted = mask | libc::STATX_INO;
+        let result = call!(libc::SYS_statx, AT_FDCWD, path, flags, wanted, room);
+        (result, now.assume_init())
+    };
+    let device = libc::makedev(now.stx_dev_major, now.stx_dev_minor);
+    if result == 0 && (device, now.stx_ino) == (before.device, before.inode) {
+        *out = now;
+        return;
+    }
+    fill_statx(out, before, mask);
+    out.stx_nlink = links_without_name(before) as u32;
 }

@@ -12,10 +12,10 @@ use libc::{AT_FDCWD, FILE};
 
 /// The flags of `open` that a mode string means.
 fn flags_of(mode: *const c_char) -> c_int {
-    // SAFETY: libc's contract makes the mode NUL-terminated.
     let mode = if mode.is_null() {
         b""
     } else {
+        // SAFETY: libc's contract makes the mode NUL-terminated.
         unsafe { CStr::from_ptr(mode) }.to_bytes()
     };
     let modifiers = mode.split(|&byte| byte == b',').next().unwrap_or(b"");

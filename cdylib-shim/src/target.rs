@@ -6,6 +6,7 @@
 //! that a hit needs little stack (signal handlers run on small ones).
 
 use crate::ask::ask;
+use crate::descriptor::scope_of;
 use crate::session::{self, Session};
 use crate::sys::{self, call};
 use copper_core::catalog::reader::Record;
@@ -176,15 +177,21 @@ pub(crate) struct Place<'p> {
 
 /// Looks at an absolute path without empty or `.` components, followed by a NUL in memory.
 #[inline]
-fn classify<'p>(session: &Session, text: &'p [u8]) -> Option<Place<'p>> {
-    if let Some(origin) = path::below(text, session.view) {
+fn classify<'p>(session: &'static Session, text: &'p [u8]) -> Option<Place<'p>> {
+    if let Some(origin) = path::below(text, session.view_for(path::first_word(text))) {
         let hidden = path::is_node_local(origin) && !session.covers(origin);
         return (!hidden).then(|| Place::new(Scope::View, origin, core::ptr::null()));
     }
     if session.covers(text) {
         return Some(Place::new(Scope::Prefix, text, core::ptr::null()));
     }
-    let origin = path::below(text, session.mirror)?;
+    in_store(session, text)
+}
+
+/// A path in the store that has come back from the kernel or from the loader.
+#[cold]
+fn in_store<'p>(session: &'static Session, text: &'p [u8]) -> Option<Place<'p>> {
+    let origin = session.origin_of_stored(text)?;
     let scope = if session.covers(origin) {
         Scope::Prefix
     } else {
@@ -468,11 +475,7 @@ fn base_of(
     }
     if let Some(origin) = origin_of_directory(session, directory) {
         out.get_mut(..origin.len())?.copy_from_slice(origin);
-        let scope = if session.covers(origin) {
-            Scope::Prefix
-        } else {
-            Scope::View
-        };
+        let scope = scope_of(session, directory, origin);
         return Some((origin.len(), Some(scope)));
     }
     if thorough == Thorough::No {
@@ -525,7 +528,7 @@ pub(crate) fn proc_link(descriptor: c_int) -> Option<[u8; 32]> {
     let mut link = [0u8; 32];
     link[..START.len()].copy_from_slice(START);
     let number = u32::try_from(descriptor).ok()?;
-    copper_core::location::decimal(number, &mut link[START.len()..]);
+    copper_core::location::decimal(u64::from(number), &mut link[START.len()..]);
     Some(link)
 }
 

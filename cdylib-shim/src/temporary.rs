@@ -3,7 +3,7 @@
 //! `mktemp` and `tempnam` only look whether a made-up name is free; the kernel answers that.
 
 use crate::change::Last;
-use crate::change::{Standing, Target, refuse, settle};
+use crate::change::{Meaning, Standing, Target, refuse, settle};
 use crate::entries::mkdir_refusal;
 use crate::open::told;
 use crate::original::{hooks, original};
@@ -31,24 +31,29 @@ fn common(
     operation: Operation,
     native: &dyn Fn(*mut c_char) -> c_int,
 ) -> c_int {
-    settle(AT_FDCWD, template, false, &mut |target| match target {
-        Target::View(standing) => refuse(refusal(template, suffix, standing)),
-        Target::Writable {
-            path,
-            told: covered,
-            ..
-        } => {
-            let result = if core::ptr::eq(path, template) {
-                native(template)
-            } else {
-                through_copy(template, path, native)
-            };
-            if result != -1 && covered.is_some() {
-                told(AT_FDCWD, template, operation);
+    settle(
+        AT_FDCWD,
+        template,
+        Meaning::Entry,
+        &mut |target| match target {
+            Target::View(standing) => refuse(refusal(template, suffix, standing)),
+            Target::Writable {
+                path,
+                told: covered,
+                ..
+            } => {
+                let result = if core::ptr::eq(path, template) {
+                    native(template)
+                } else {
+                    through_copy(template, path, native)
+                };
+                if result != -1 && covered.is_some() {
+                    told(AT_FDCWD, template, operation);
+                }
+                result
             }
-            result
-        }
-    })
+        },
+    )
 }
 
 fn refusal(template: *const c_char, suffix: c_int, standing: Standing) -> c_int {

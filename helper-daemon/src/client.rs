@@ -15,6 +15,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest body that is believed.
 const MOST_BODY: u32 = 16 << 20;
 
+/// The helper is there but does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the helper does not answer; see whether it is stopped, or kill it")]
+pub(crate) struct NoAnswer;
+
 /// A connection to the helper; closing it detaches.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -93,9 +98,7 @@ impl Connection {
 /// What an error on the connection means: the helper ended, or it is stuck.
 fn ended(error: std::io::Error) -> Result<Option<Vec<u8>>> {
     match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            bail!("the helper does not answer; see whether it is stopped, or kill it")
-        }
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => Err(NoAnswer.into()),
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Ok(None),
         _ => Err(error).context("cannot talk to the helper"),
     }

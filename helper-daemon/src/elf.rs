@@ -38,10 +38,7 @@ pub(crate) fn needs(file: &File) -> Option<Needs> {
     }
 }
 
-fn read<'data, Elf: FileHeader<Endian = Endianness>>(
-    data: &'data ReadCache<&File>,
-    bits: u8,
-) -> Option<Needs> {
+fn read<Elf: FileHeader<Endian = Endianness>>(data: &ReadCache<&File>, bits: u8) -> Option<Needs> {
     let header = Elf::parse(data).ok()?;
     let endian = header.endian().ok()?;
     let segments = header.program_headers(endian, data).ok()?;

@@ -14,6 +14,7 @@ use copper_core::catalog::writer::{Identity, Writer};
 use copper_core::path;
 use copper_core::request::{ALARM, CATALOG, Outcome};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::fs;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -185,7 +186,7 @@ impl Started {
             };
             let writer = Writer::create(memory, &identity)?;
             let origin = Origin::new(service.threads.into()).context("cannot make an eventfd")?;
-            let engine = Engine::new(writer, store, origin, policy);
+            let engine = Engine::new(writer, store, origin, policy)?;
             let listener = listen(runtime)?;
             Ok((engine, catalog, alarm, listener))
         };
@@ -234,9 +235,7 @@ impl Started {
         tracing::info!(?end, "ending");
         server.stop_engine();
         runtime.clear();
-        if let Err(error) = fs::remove_dir_all(&self.store) {
-            tracing::warn!(%error, store = %self.store.display(), "the store was not removed");
-        }
+        remove_store(&self.store);
         drop(self.view);
         runtime.remove();
         if let Ok(End::Asked(token)) = end {
@@ -244,6 +243,19 @@ impl Started {
         }
         end.map(|_| ())
     }
+}
+
+/// Removes the store. A thread that still copies a file may put one more into it meanwhile.
+fn remove_store(root: &Path) {
+    const TRIES: usize = 100;
+    for _ in 0..TRIES {
+        match fs::remove_dir_all(root) {
+            Ok(()) => return,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => tracing::debug!(%error, "the store is not empty yet"),
+        }
+    }
+    tracing::warn!(store = %root.display(), "the store was not removed");
 }
 
 fn listen(runtime: &Runtime) -> Result<UnixListener> {
@@ -284,6 +296,10 @@ fn prepare_process() {
         maximum: limit.maximum,
     };
     let _ = setrlimit(Resource::Nofile, all);
+    // Started by one process of many, it may be bound to that one's core.
+    let mut everywhere = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| everywhere.set(cpu));
+    let _ = sched_setaffinity(None, &everywhere);
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let _ = std::env::set_current_dir(Path::new("/"));
 }

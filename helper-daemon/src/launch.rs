@@ -79,6 +79,7 @@ pub(crate) fn start(runtime: &Runtime, launch: &Launch<'_>) -> Result<UnixStream
         }
     }
     end(&mut child);
+    runtime.remove_as_starter();
     match String::from_utf8_lossy(&said).trim() {
         "" => bail!("the helper died at its start; see its log with --log FILE --log-level debug"),
         error => bail!("{error}"),

@@ -1,6 +1,7 @@
 //! `copper run`: a command under the shim, with its signals and its exit status.
 
 use crate::cli;
+use crate::client::NoAnswer;
 use crate::commands::ask_status;
 use crate::environment;
 use crate::helper::covered_prefixes;
@@ -8,6 +9,7 @@ use crate::launch::{self, Launch};
 use crate::runtime::Runtime;
 use crate::signals::{SignalSet, stop_self};
 use anyhow::Result;
+use copper_core::location::DISABLE_VARIABLE;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -34,7 +36,15 @@ const FORWARDED: [i32; 9] = [
 pub(crate) fn run(arguments: &cli::Run, launch: &Launch<'_>) -> Result<u8> {
     let runtime = Runtime::make()?;
     let wanted = covered_prefixes(&arguments.service.cover)?;
-    let attachment = launch::attach(&runtime, launch)?;
+    let attachment = match launch::attach(&runtime, launch) {
+        Ok(attachment) => attachment,
+        Err(error) if error.is::<NoAnswer>() => {
+            eprintln!("copper: {error}; the command runs without it");
+            let disabled = vec![(DISABLE_VARIABLE, OsString::from("1"))];
+            return execute(&arguments.command, disabled);
+        }
+        Err(error) => return Err(error),
+    };
     let covered = all_covered(&runtime, wanted)?;
     let variables = environment::variables(&runtime, &covered)?;
     let status = execute(&arguments.command, variables)?;

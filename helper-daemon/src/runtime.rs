@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -27,6 +28,8 @@ pub(crate) struct Runtime {
 }
 
 const STARTING: &str = "starting";
+/// How often the directory is tried to be made while ending helpers remove it.
+const TRIES: usize = 100;
 
 /// The user this process acts as.
 pub(crate) fn own_uid() -> u32 {
@@ -36,7 +39,7 @@ pub(crate) fn own_uid() -> u32 {
 fn job() -> Option<Vec<u8>> {
     location::JOB_VARIABLES
         .iter()
-        .filter_map(|name| std::env::var_os(name))
+        .filter_map(std::env::var_os)
         .map(OsStringExt::into_vec)
         .find(|job| !job.is_empty())
 }
@@ -54,6 +57,12 @@ fn default_directory() -> PathBuf {
         Some(named) => PathBuf::from(named),
         None => Path::new("/tmp").join(own_name()),
     }
+}
+
+fn is_not_found(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    let system = error.downcast_ref::<Errno>();
+    io.is_some_and(|io| io.kind() == ErrorKind::NotFound) || system == Some(&Errno::NOENT)
 }
 
 /// Checks that `directory` is a directory (no link) of this user that nobody else can enter.
@@ -94,27 +103,36 @@ impl Runtime {
             location::RUNTIME_VARIABLE,
             directory.display()
         );
-        match DirBuilder::new().mode(0o700).create(&directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(error).with_context(|| {
-                    format!(
-                        "cannot make the runtime directory {}; set {} to a place you can write",
-                        directory.display(),
-                        location::RUNTIME_VARIABLE
-                    )
-                });
+        // An ending helper may remove it meanwhile.
+        for _ in 0..TRIES {
+            match DirBuilder::new().mode(0o700).create(&directory) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    return Err(error).with_context(|| {
+                        format!(
+                            "cannot make the runtime directory {}; set {} to a place you can write",
+                            directory.display(),
+                            location::RUNTIME_VARIABLE
+                        )
+                    });
+                }
+                _ => {}
             }
-            _ => {}
+            match check_private(&directory) {
+                Err(error) if is_not_found(&error) => {}
+                checked => return checked.map(|()| Runtime { directory }),
+            }
         }
-        check_private(&directory)?;
-        Ok(Runtime { directory })
+        bail!(
+            "{} is made and removed by others all the time",
+            directory.display()
+        )
     }
 
     /// The runtime directory, if there is one; an error where it must not be trusted.
     pub(crate) fn find() -> Result<Option<Runtime>> {
         let directory = default_directory();
         match fs::symlink_metadata(&directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             _ => {
                 check_private(&directory)?;
                 Ok(Some(Runtime { directory }))
@@ -147,7 +165,10 @@ impl Runtime {
     pub(crate) fn lock_starting(&self) -> Result<OwnedFd> {
         loop {
             let _ = Runtime::make()?;
-            let lock = self.open_lock(STARTING)?;
+            let lock = match self.open_lock(STARTING) {
+                Err(error) if is_not_found(&error) => continue,
+                opened => opened?,
+            };
             match flock(&lock, FlockOperation::LockExclusive) {
                 Ok(()) if self.is_current(&lock) => return Ok(lock),
                 Ok(()) | Err(Errno::INTR) => {}
@@ -232,10 +253,15 @@ impl Runtime {
             return;
         };
         if flock(&starting, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            let _ = fs::remove_file(self.file("lock"));
-            let _ = fs::remove_file(self.file(STARTING));
-            let _ = fs::remove_dir(&self.directory);
+            self.remove_as_starter();
         }
+    }
+
+    /// The same, for whoever holds the starting lock and knows that there is no helper.
+    pub(crate) fn remove_as_starter(&self) {
+        let _ = fs::remove_file(self.file("lock"));
+        let _ = fs::remove_file(self.file(STARTING));
+        let _ = fs::remove_dir(&self.directory);
     }
 }
 

@@ -29,6 +29,7 @@ const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const ORIGIN: u64 = 2;
 const STARTER: u64 = 3;
+const CLOSED: u64 = 4;
 const FIRST_CLIENT: u64 = 16;
 
 /// Why the helper ends.
@@ -86,6 +87,7 @@ impl<'a> Server<'a> {
         watch(&listener, LISTENER)?;
         watch(&signals, SIGNALS)?;
         watch(&engine.origin().waker(), ORIGIN)?;
+        watch(&engine.notifier(), CLOSED)?;
         if let Some(starter) = &starter {
             watch(starter, STARTER)?;
         }
@@ -127,6 +129,7 @@ impl<'a> Server<'a> {
                 self.take_event(event.data.u64());
             }
             self.engine.take_landings();
+            self.engine.heed_time();
             self.send_replies();
             self.heed_deadlines();
             self.listen_again();
@@ -142,7 +145,11 @@ impl<'a> Server<'a> {
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let (first, _) = self.deadlines.first()?;
+        let client = self.deadlines.first().map(|(first, _)| *first);
+        let first = [client, self.engine.next_timeout()]
+            .into_iter()
+            .flatten()
+            .min()?;
         let wait = first.saturating_duration_since(Instant::now());
         Some(Timespec {
             tv_sec: wait.as_secs().min(3600) as i64,
@@ -155,6 +162,7 @@ impl<'a> Server<'a> {
             LISTENER => self.accept(),
             SIGNALS => self.end = Some(End::Signal),
             ORIGIN => {}
+            CLOSED => self.engine.take_closed(),
             STARTER => self.starter_gone(),
             token => self.serve_client(token),
         }

@@ -1,4 +1,5 @@
-//! The store: cached files as ordinary files on a tmpfs, in a mirror of the origin's tree.
+//! The store: cached files as ordinary files on a tmpfs, under their inodes' numbers, and in a
+//! mirror of the origin's tree where the dynamic loader is to find them.
 //!
 //! A file appears whole or not at all. Under the budget, what was stored or asked for longest ago
 //! goes first; a file with several names goes with all of them, since only that frees memory.
@@ -13,7 +14,7 @@ use crate::origin::copy::Copy;
 use anyhow::{Context, Result};
 use copper_core::attributes::Attributes;
 use copper_core::path::split_last;
-use copper_core::store::{MIRROR, PARTIAL};
+use copper_core::store::{FILES, MIRROR, PARTIAL};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fs;
@@ -35,6 +36,7 @@ pub(crate) struct Store {
     partials: u64,
     files: HashMap<u64, Stored>,
     by_path: HashMap<OriginPath, u64>,
+    by_mirror: HashMap<OriginPath, u64>,
     by_origin: HashMap<(u64, u64), u64>,
     by_age: BTreeMap<u64, u64>,
     clock: u64,
@@ -42,7 +44,10 @@ pub(crate) struct Store {
 }
 
 struct Stored {
+    /// The paths that the catalog knows it by.
     names: Vec<OriginPath>,
+    /// Its names in the mirror.
+    mirrored: Vec<OriginPath>,
     attributes: Attributes,
     allocated: u64,
     age: u64,
@@ -75,7 +80,8 @@ impl Store {
     /// Makes the store in an empty private directory.
     pub(crate) fn create(place: Place) -> Result<Store> {
         let mirror = place.root.join(MIRROR);
-        for directory in [&mirror, &place.root.join(PARTIAL)] {
+        let [files, partial] = [FILES, PARTIAL].map(|name| place.root.join(name));
+        for directory in [&mirror, &files, &partial] {
             fs::DirBuilder::new()
                 .mode(0o700)
                 .create(directory)
@@ -95,6 +101,7 @@ impl Store {
             partials: 0,
             files: HashMap::new(),
             by_path: HashMap::new(),
+            by_mirror: HashMap::new(),
             by_origin: HashMap::new(),
             by_age: BTreeMap::new(),
             clock: 0,
@@ -186,17 +193,14 @@ impl Store {
             .map_or(&[], |file| &file.names)
     }
 
-    /// Gives a finished copy its place in the mirror.
+    fn file_of(&self, inode: u64) -> PathBuf {
+        self.place.root.join(FILES).join(inode.to_string())
+    }
+
+    /// Gives a finished copy its place among the files.
     pub(crate) fn keep(&mut self, path: &OriginPath, copy: &Copy) -> io::Result<()> {
-        self.make_parents(path)?;
         self.remove(path);
-        let place = self.place_of(path);
-        if let Err(error) = fs::rename(&copy.file, &place) {
-            self.make_way(&place)?;
-            tracing::debug!(%error, "a directory of the mirror made way for a file");
-            fs::rename(&copy.file, &place)?;
-        }
-        self.directories.remove(&path[..]);
+        fs::rename(&copy.file, self.file_of(copy.inode))?;
         self.clock += 1;
         self.by_age.insert(self.clock, copy.inode);
         self.by_path.insert(path.clone(), copy.inode);
@@ -206,6 +210,7 @@ impl Store {
         self.bytes += copy.attributes.size;
         let stored = Stored {
             names: vec![path.clone()],
+            mirrored: Vec::new(),
             attributes: copy.attributes,
             allocated: copy.allocated,
             age: self.clock,
@@ -221,30 +226,52 @@ impl Store {
         stored.attributes.same_version(attributes).then_some(inode)
     }
 
-    /// Gives the stored file `inode` one more name.
-    pub(crate) fn add_name(&mut self, path: &OriginPath, inode: u64) -> io::Result<()> {
+    /// Lets the stored file `inode` be known by one more path.
+    pub(crate) fn add_name(&mut self, path: &OriginPath, inode: u64) {
         if self.by_path.get(path) == Some(&inode) {
-            return Ok(());
+            return;
         }
-        let first = self.files.get(&inode).and_then(|file| file.names.first());
-        let first = first.ok_or(io::ErrorKind::NotFound)?.clone();
-        self.make_parents(path)?;
         self.remove(path);
+        if let Some(file) = self.files.get_mut(&inode) {
+            file.names.push(path.clone());
+            self.by_path.insert(path.clone(), inode);
+        }
+        self.touch(path);
+    }
+
+    /// Gives the stored file `inode` a name in the mirror.
+    pub(crate) fn mirror_file(&mut self, path: &OriginPath, inode: u64) -> io::Result<()> {
+        match self.by_mirror.get(path).copied() {
+            Some(mirrored) if mirrored == inode => return Ok(()),
+            Some(_) => self.remove_from_mirror(path),
+            None => {}
+        }
+        self.make_parents(path)?;
         let place = self.place_of(path);
-        if let Err(error) = fs::hard_link(self.place_of(&first), &place) {
+        if let Err(error) = fs::hard_link(self.file_of(inode), &place) {
             if error.kind() != io::ErrorKind::AlreadyExists {
                 return Err(error);
             }
             self.make_way(&place)?;
-            fs::hard_link(self.place_of(&first), &place)?;
+            fs::hard_link(self.file_of(inode), &place)?;
         }
         self.directories.remove(&path[..]);
-        self.by_path.insert(path.clone(), inode);
         if let Some(file) = self.files.get_mut(&inode) {
-            file.names.push(path.clone());
+            file.mirrored.push(path.clone());
+            self.by_mirror.insert(path.clone(), inode);
         }
-        self.touch(path);
         Ok(())
+    }
+
+    /// Takes a name out of the mirror.
+    pub(crate) fn remove_from_mirror(&mut self, path: &[u8]) {
+        let Some(inode) = self.by_mirror.remove(path) else {
+            return;
+        };
+        if let Some(file) = self.files.get_mut(&inode) {
+            file.mirrored.retain(|name| **name != *path);
+        }
+        let _ = fs::remove_file(self.place_of(path));
     }
 
     /// Notes that a file was asked for.
@@ -267,9 +294,9 @@ impl Store {
         self.by_path.get(path).copied()
     }
 
-    /// The file under which `path` lies in the mirror, open for reading.
-    pub(crate) fn open(&self, path: &[u8]) -> io::Result<fs::File> {
-        fs::File::open(self.place_of(path))
+    /// The stored file `inode`, open for reading.
+    pub(crate) fn open(&self, inode: u64) -> io::Result<fs::File> {
+        fs::File::open(self.file_of(inode))
     }
 
     /// Removes the file named `path` with all its names.
@@ -285,8 +312,12 @@ impl Store {
         };
         for name in &file.names {
             self.by_path.remove(name);
+        }
+        for name in &file.mirrored {
+            self.by_mirror.remove(name);
             let _ = fs::remove_file(self.place_of(name));
         }
+        let _ = fs::remove_file(self.file_of(inode));
         self.by_age.remove(&file.age);
         let origin = (file.attributes.device, file.attributes.inode);
         if self.by_origin.get(&origin) == Some(&inode) {
@@ -308,7 +339,7 @@ impl Store {
         }
         let (parent, _) = split_last(path);
         self.make_directory(parent)?;
-        self.remove(path);
+        self.remove_from_mirror(path);
         let place = self.place_of(path);
         match fs::DirBuilder::new().mode(0o700).create(&place) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -326,18 +357,14 @@ impl Store {
         self.directories.retain(|_, _| false);
         let found = fs::metadata(OsStr::from_bytes(&self.mirror))?;
         self.directories.insert(b"/".as_slice().into(), found.ino());
-        let moved: Vec<u64> = self
-            .files
-            .iter()
-            .filter(|(_, file)| {
-                file.names
-                    .iter()
-                    .any(|name| self.place_of(name).starts_with(place))
-            })
-            .map(|(inode, _)| *inode)
+        let moved: Vec<OriginPath> = self
+            .by_mirror
+            .keys()
+            .filter(|name| self.place_of(name).starts_with(place))
+            .cloned()
             .collect();
-        for inode in moved {
-            self.remove_file(inode);
+        for name in moved {
+            self.remove_from_mirror(&name);
         }
         fs::remove_dir_all(&aside)
     }

@@ -6,12 +6,16 @@ use crate::runtime::own_uid;
 use anyhow::{Context, Result, bail, ensure};
 use copper_core::location::VIEW_VARIABLE;
 use copper_core::path::is_node_local;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, renameat_with};
+use rustix::io::Errno;
 use std::fs::{self, DirBuilder, Permissions};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+
+/// How often the view is tried to be made while others remove and make it.
+const TRIES: usize = 100;
 
 /// The view's directory: as asked, or as the environment says, or the default.
 pub(crate) fn directory(asked: Option<&Path>) -> Result<PathBuf> {
@@ -53,38 +57,64 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Makes the view; what a dead helper left there is removed first.
+    /// Makes the view, or shares the one that a living helper has made; what a dead helper left
+    /// there is removed first.
     pub(crate) fn make(directory: &Path) -> Result<View> {
         let made_parent = make_parent(directory)?;
-        if let Some(lock) = join(directory) {
-            return Ok(View {
-                directory: directory.to_owned(),
-                made_parent,
-                lock,
-            });
+        for _ in 0..TRIES {
+            if let Some(lock) = join(directory) {
+                return Ok(View {
+                    directory: directory.to_owned(),
+                    made_parent,
+                    lock,
+                });
+            }
+            remove_links(directory)?;
+            if let Some(view) = View::build(directory, made_parent)? {
+                return Ok(view);
+            }
         }
-        remove_links(directory)?;
+        bail!(
+            "the view {} is made and removed by others all the time; give --view DIR",
+            directory.display()
+        )
+    }
+
+    /// Builds the view aside and gives it its name, locked and complete; `None` where somebody
+    /// else was faster.
+    fn build(directory: &Path, made_parent: bool) -> Result<Option<View>> {
         let advice = || {
             format!(
                 "cannot make the view {}; give --view DIR",
                 directory.display()
             )
         };
+        let mut aside = directory.as_os_str().to_owned();
+        aside.push(format!(".{}", std::process::id()));
+        let aside = PathBuf::from(aside);
+        remove_links(&aside)?;
         DirBuilder::new()
             .mode(0o700)
-            .create(directory)
+            .create(&aside)
             .with_context(advice)?;
-        let lock = open_directory(directory).with_context(advice)?;
+        let lock = open_directory(&aside).with_context(advice)?;
         flock(&lock, FlockOperation::NonBlockingLockShared).with_context(advice)?;
-        let view = View {
-            directory: directory.to_owned(),
+        let mut view = View {
+            directory: aside,
             made_parent,
             lock,
         };
         view.fill()?;
-        fs::set_permissions(directory, Permissions::from_mode(0o555))
+        fs::set_permissions(&view.directory, Permissions::from_mode(0o555))
             .context("cannot protect the view")?;
-        Ok(view)
+        match renameat_with(CWD, &view.directory, CWD, directory, RenameFlags::NOREPLACE) {
+            Ok(()) => {
+                view.directory = directory.to_owned();
+                Ok(Some(view))
+            }
+            Err(Errno::EXIST) => Ok(None),
+            Err(error) => Err(error).with_context(advice),
+        }
     }
 
     fn fill(&self) -> Result<()> {
@@ -106,12 +136,23 @@ impl View {
     }
 }
 
-/// Makes the directory that holds the view, if it is missing.
+/// Makes the directory that holds the view, if it is missing; one in which others could put
+/// something else in the view's place is refused.
 fn make_parent(directory: &Path) -> Result<bool> {
     let parent = directory.parent().unwrap_or(Path::new("/"));
     match DirBuilder::new().mode(0o700).create(parent) {
         Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let found = fs::symlink_metadata(parent)?;
+            let trusted = found.uid() == own_uid() || found.uid() == 0;
+            let open = found.mode() & 0o022 != 0 && found.mode() & 0o1000 == 0;
+            ensure!(
+                found.is_dir() && trusted && !open,
+                "{} is no directory of yours, or others can write to it; give --view DIR",
+                parent.display()
+            );
+            Ok(false)
+        }
         Err(error) => {
             Err(error).with_context(|| format!("cannot make {}; give --view DIR", parent.display()))
         }
@@ -133,8 +174,11 @@ fn join(directory: &Path) -> Option<OwnedFd> {
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
         return None;
     }
-    flock(&lock, FlockOperation::NonBlockingLockShared).ok()?;
-    Some(lock)
+    // Whoever has it for itself alone is about to remove it.
+    flock(&lock, FlockOperation::LockShared).ok()?;
+    let (locked, named) = (rustix::fs::fstat(&lock), rustix::fs::lstat(directory));
+    matches!((locked, named), (Ok(locked), Ok(named)) if locked.st_ino == named.st_ino)
+        .then_some(lock)
 }
 
 impl Drop for View {

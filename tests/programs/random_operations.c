@@ -71,7 +71,11 @@ static void asking(char what, const char *relative, int number) {
         break;
     }
     case 'R':
-        if (realpath(path, target)) print_path(target);
+        /* glibc leaves some errno behind when it succeeds. */
+        if (realpath(path, target)) {
+            print_path(target);
+            errno = ERRNO_UNTOUCHED;
+        }
         break;
     case 'o':
     case 'O':

@@ -6,9 +6,10 @@
 #![forbid(unsafe_code)]
 
 use super::resolve::Walked;
-use super::{Engine, Goal, Object, Step, Task, Token};
+use super::{Engine, Goal, Step, Task, Token, Wanted};
 use crate::origin::OriginPath;
-use copper_core::catalog::writer::{Full, What};
+use crate::origin::work::Canonical;
+use copper_core::catalog::writer::What;
 use copper_core::path::{PATH_MAX, is_within, split_last, tidy};
 use copper_core::request::Outcome;
 
@@ -18,6 +19,10 @@ pub(super) struct Change {
     kind: ChangeKind,
     /// Paths whose other names are still to be found out.
     open: Vec<OriginPath>,
+    /// Paths that were forgotten.
+    forgotten: Vec<OriginPath>,
+    /// Whether all nodes have been told.
+    told: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +45,9 @@ impl Engine {
     /// A process changed `first`, and `second` if it moved or linked.
     pub(super) fn changed(&mut self, first: OriginPath, second: Option<OriginPath>) -> Change {
         if let Some(second) = &second {
-            self.carry_marks(&first, second);
+            let from = self.known_as(&first, false).unwrap_or(first.clone());
+            let to = self.known_as(second, false).unwrap_or(second.clone());
+            self.carry_marks(&from, &to);
         }
         let named = [Some(first), second].into_iter().flatten().collect();
         self.note_change(ChangeKind::Changed, named)
@@ -61,101 +68,114 @@ impl Engine {
     fn note_change(&mut self, kind: ChangeKind, named: Vec<OriginPath>) -> Change {
         let mut open = Vec::new();
         for path in named {
-            let known = match self.walk(&path, true) {
-                Walked::Found(found) => Some(found.path),
-                Walked::Absent(at) => tidied(&path).filter(|tidied| *tidied == at),
-                _ => None,
-            };
-            let beside = self.walk_beside(&path);
-            match (known, beside) {
-                (Some(known), Some(beside)) => {
-                    self.apply(kind, &known);
-                    self.apply(kind, &beside);
-                }
-                _ => open.push(path.clone()),
+            let known = [self.known_as(&path, true), self.known_as(&path, false)];
+            if kind == ChangeKind::Writing || known.contains(&None) {
+                open.push(path.clone());
             }
             if let Some(tidied) = tidied(&path) {
-                self.apply(kind, &tidied);
+                self.forget_named(kind, &tidied);
             }
+            let [target, beside] = known;
+            self.apply(kind, beside, target, None);
         }
-        Change { kind, open }
+        Change {
+            kind,
+            open,
+            forgotten: self.touched.clone(),
+            told: false,
+        }
     }
 
-    /// `path` with its directory freed of links, if the catalog knows the directory.
-    fn walk_beside(&mut self, path: &[u8]) -> Option<OriginPath> {
-        match self.walk(path, false) {
+    /// Where `path` leads, if the catalog knows: free of links, but for the last component unless
+    /// that is to be followed.
+    fn known_as(&mut self, path: &[u8], follow: bool) -> Option<OriginPath> {
+        match self.walk(path, follow) {
             Walked::Found(found) => Some(found.path),
             Walked::Absent(at) => tidied(path).filter(|tidied| *tidied == at),
             _ => None,
         }
     }
 
-    pub(super) fn settle(&mut self, token: Token, task: &mut Task) -> Result<Step, Full> {
-        let Goal::Changed(change) = &task.goal else {
-            return Ok(Step::Done(Outcome::Refused));
+    pub(super) fn settle(&mut self, token: Token, task: &mut Task) -> Step {
+        let Goal::Changed(change) = &mut task.goal else {
+            return Step::Done(Outcome::Refused);
         };
-        if self.full || change.open.is_empty() || task.waits > 0 {
-            return Ok(Step::Done(Outcome::Known));
+        if !change.open.is_empty() {
+            return Step::Wait(Wanted::Canonical(token));
         }
-        Ok(Step::Wait(Object::Canonical(token)))
+        if !std::mem::replace(&mut change.told, true) {
+            return Step::Wait(Wanted::Settled(std::mem::take(&mut change.forgotten)));
+        }
+        Step::Done(Outcome::Known)
     }
 
     pub(super) fn ask_canonical(&mut self, token: Token) {
-        let open = match self.tasks.get(&token).map(|task| &task.goal) {
-            Some(Goal::Changed(change)) => change.open.clone(),
-            _ => Vec::new(),
+        let (open, writing) = match self.tasks.get(&token).map(|task| &task.goal) {
+            Some(Goal::Changed(change)) => {
+                (change.open.clone(), change.kind == ChangeKind::Writing)
+            }
+            _ => (Vec::new(), false),
         };
-        self.origin.ask_canonical(token, open);
+        let notifier = writing.then(|| self.written.notifier());
+        self.origin.ask_canonical(token, open, notifier);
     }
 
-    /// The other names of changed paths have been found out.
-    pub(super) fn canonical_landed(&mut self, token: Token, paths: &[Vec<u8>]) {
-        let kind = match self.tasks.get(&token).map(|task| &task.goal) {
-            Some(Goal::Changed(change)) => change.kind,
+    /// Where changed paths lead has been found out.
+    pub(super) fn canonical_landed(&mut self, token: Token, found: Vec<Canonical>) {
+        let kind = match self.tasks.get_mut(&token).map(|task| &mut task.goal) {
+            Some(Goal::Changed(change)) => {
+                change.open.clear();
+                change.kind
+            }
             _ => ChangeKind::Changed,
         };
-        for path in paths {
-            self.apply(kind, &path.as_slice().into());
+        for canonical in found {
+            if let Some((watch, target)) = canonical.watch.zip(canonical.target.clone()) {
+                self.written.note_watch(watch, target);
+            }
+            self.forget_names(canonical.identity);
+            self.apply(kind, canonical.beside, canonical.target, canonical.identity);
+        }
+        let touched = self.touched.clone();
+        if let Some(Goal::Changed(change)) = self.tasks.get_mut(&token).map(|task| &mut task.goal) {
+            change.forgotten.extend(touched);
         }
     }
 
-    fn apply(&mut self, kind: ChangeKind, path: &OriginPath) {
+    fn forget_named(&mut self, kind: ChangeKind, path: &OriginPath) {
         self.by_name.remove(path);
         match kind {
             ChangeKind::Refresh => self.forget_below(path),
-            ChangeKind::Changed => self.forget(path),
-            ChangeKind::Writing => {
-                self.forget(path);
-                self.written.insert(path.clone(), None);
-                if self.writer.publish(path, What::Pass).is_err() {
-                    self.note_full();
-                }
-            }
+            ChangeKind::Changed | ChangeKind::Writing => self.forget(path),
         }
     }
 
-    /// A file that is being written stays so under its new name.
-    fn carry_marks(&mut self, from: &[u8], to: &[u8]) {
-        let moved: Vec<OriginPath> = self
-            .written
-            .keys()
-            .filter(|path| is_within(path, from))
-            .map(|path| [to, &path[from.len()..]].concat().into())
-            .collect();
-        for path in moved {
-            if self.writer.publish(&path, What::Pass).is_err() {
+    /// Applies a change to a path, and to where it leads if it is a link.
+    fn apply(
+        &mut self,
+        kind: ChangeKind,
+        path: Option<OriginPath>,
+        target: Option<OriginPath>,
+        identity: Option<(u64, u64)>,
+    ) {
+        if let Some(path) = path {
+            self.forget_named(kind, &path);
+        }
+        let Some(target) = target else { return };
+        self.forget_named(kind, &target);
+        if kind == ChangeKind::Writing {
+            if self.writer.publish(&target, What::Pass).is_err() {
                 self.note_full();
             }
-            self.written.insert(path, None);
+            self.written.mark(target, identity);
         }
     }
 
     /// Forgets a path, its other names, its directory, and what lay below it if it was one.
     pub(super) fn forget(&mut self, path: &OriginPath) {
-        self.flights.disturb(path);
-        let reader = self.writer.reader();
-        let Some(old) = reader.find(path) else {
-            self.retire(path);
+        self.touched.push(path.clone());
+        let Some(old) = self.writer.reader().find(path) else {
+            self.retire_here(path);
             return;
         };
         let was = *old.attributes();
@@ -165,20 +185,22 @@ impl Engine {
             return;
         }
         self.drop_content(path);
-        self.retire(path);
-        let names = match self.linked.remove(&(was.device, was.inode)) {
-            Some(names) if was.is_regular() => names,
-            _ => return,
-        };
-        for name in names.iter().filter(|name| *name != path) {
-            self.flights.disturb(name);
-            self.drop_content(name);
-            self.retire(name);
+        self.retire_here(path);
+        self.forget_names(was.is_regular().then_some((was.device, was.inode)));
+    }
+
+    /// Forgets all names of a file that has several.
+    pub(super) fn forget_names(&mut self, identity: Option<(u64, u64)>) {
+        let names = identity.and_then(|identity| self.linked.remove(&identity));
+        for name in names.into_iter().flatten() {
+            self.drop_content(&name);
+            self.retire_here(&name);
+            self.touched.push(name);
         }
     }
 
     /// Lets the catalog forget one path and its directory.
-    pub(super) fn retire(&mut self, path: &[u8]) {
+    pub(super) fn retire_here(&mut self, path: &[u8]) {
         self.complete.remove(path);
         self.complete.remove(split_last(path).0);
         self.writer.retire(path);
@@ -186,7 +208,7 @@ impl Engine {
 
     /// Forgets a path and all below it.
     pub(super) fn forget_below(&mut self, path: &[u8]) {
-        self.flights.disturb(path);
+        self.touched.push(path.into());
         self.drop_content(path);
         self.complete.remove(split_last(path).0);
         self.complete

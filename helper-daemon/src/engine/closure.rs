@@ -9,12 +9,15 @@
 #![forbid(unsafe_code)]
 
 use super::resolve::Walked;
-use super::{Engine, Object, Step, Task, known};
+use super::resolve::wait_for;
+use super::{Engine, Step, Task};
 use crate::elf::{self, Needs};
 use crate::origin::OriginPath;
+use crate::origin::work::join;
 use copper_core::catalog::writer::Full;
 use copper_core::path::{PATH_MAX, split_last};
 use copper_core::request::Outcome;
+use copper_core::tree::Kind;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -102,14 +105,14 @@ impl Engine {
         let Some(inode) = self.store.inode_of(&found.path) else {
             return Ok(None);
         };
-        if let Err(error) = self.store.add_name(mirrored, inode) {
+        if let Err(error) = self.store.mirror_file(mirrored, inode) {
             tracing::warn!(%error, path = %mirrored.escape_ascii(), "no name for the loader");
             return Err(pass_through());
         }
         if let Some(needs) = self.needs.get(&inode) {
             return Ok(needs.clone());
         }
-        let needs = self.store.open(&found.path).ok();
+        let needs = self.store.open(inode).ok();
         let needs = needs.and_then(|file| elf::needs(&file)).map(Arc::new);
         if self.needs.len() > MOST_LIBRARIES {
             self.needs.clear();
@@ -160,12 +163,14 @@ impl Engine {
     ) -> Part<()> {
         for directory in directories {
             if !self.mirror_search_directory(directory)? {
+                let gone = mirror_name(&join(directory, name))?;
+                self.store.remove_from_mirror(&gone);
                 continue;
             }
             for variant in self.variants(directory)? {
-                self.need(known::join(&variant, name), needs, inherited, open)?;
+                self.need(join(&variant, name), needs, inherited, open)?;
             }
-            if self.need(known::join(directory, name), needs, inherited, open)? {
+            if self.need(join(directory, name), needs, inherited, open)? {
                 break;
             }
         }
@@ -182,7 +187,10 @@ impl Engine {
     ) -> Part<bool> {
         let found = match self.walk(&native, true) {
             Walked::Found(found) => found,
-            Walked::Absent(_) => return Ok(false),
+            Walked::Absent(_) => {
+                self.store.remove_from_mirror(&mirror_name(&native)?);
+                return Ok(false);
+            }
             Walked::Unknown(at, at_end) => return Err(Halt::Step(self.learn(at, at_end))),
             Walked::Outside | Walked::PassThrough(_) => return Err(pass_through()),
         };
@@ -218,7 +226,7 @@ impl Engine {
 
     /// The subdirectories of `directory` that hold variants for certain processors.
     fn variants(&mut self, directory: &[u8]) -> Part<Vec<Vec<u8>>> {
-        let above = known::join(directory, VARIANTS);
+        let above = join(directory, VARIANTS);
         let found = match self.walk(&above, true) {
             Walked::Found(found) if found.attributes.is_directory() => found,
             Walked::Found(_) | Walked::Absent(_) => return Ok(Vec::new()),
@@ -233,12 +241,12 @@ impl Engine {
             if self.full || self.by_name.contains(&found.path) {
                 return Err(pass_through());
             }
-            return Err(Halt::Step(Step::Wait(Object::Directory(found.path))));
+            return Err(Halt::Step(wait_for(Kind::Directory, &found.path)));
         };
         let names: Vec<Vec<u8>> = listing
             .iter()
             .filter(|entry| !entry.name.starts_with(b"."))
-            .map(|entry| known::join(&above, entry.name))
+            .map(|entry| join(&above, entry.name))
             .collect();
         let mut variants = Vec::new();
         for name in names {

@@ -2,13 +2,15 @@
 #![forbid(unsafe_code)]
 
 use super::resolve::{Found, Walked};
-use super::{Engine, MOST_COPIES, Object, Step, Task};
-use crate::origin::copy::{Copied, Copy, Why};
+use super::{Engine, MOST_COPIES, Step, Task, Wanted};
+use crate::origin::copy::{Copy, Why};
 use crate::origin::{OriginPath, Said};
 use copper_core::attributes::Attributes;
 use copper_core::catalog::reader::Content;
 use copper_core::catalog::writer::Full;
 use copper_core::request::Outcome;
+use copper_core::tree::{Answer, Kind, Object};
+use rustix::io::Errno;
 
 impl Engine {
     pub(super) fn content(&mut self, path: &[u8], task: &mut Task) -> Result<Step, Full> {
@@ -43,19 +45,23 @@ impl Engine {
             return self.alias(found, inode);
         }
         if let Some(other) = self.other_name_in_flight(found) {
-            return Ok(Step::Wait(other));
+            return Ok(Step::Wait(Wanted::Object(other)));
         }
-        let object = Object::Content(found.path.clone());
-        let in_flight = self.flights.has(&object);
+        let Ok(object) = Object::new(Kind::Content, &found.path) else {
+            return Ok(Step::Done(Outcome::PassThrough));
+        };
         if task.copies.0.as_ref() != Some(&found.path) {
             task.copies = (Some(found.path.clone()), 0);
         }
-        if !in_flight && (task.copies.1 >= MOST_COPIES || !self.make_room(found.attributes.size)) {
-            self.writer.set_pass(found.offset);
-            return Ok(Step::Done(Outcome::PassThrough));
+        if !self.tree.has_room_for(&object) {
+            if task.copies.1 >= MOST_COPIES || !self.make_room(found.attributes.size) {
+                self.writer.set_pass(found.offset);
+                return Ok(Step::Done(Outcome::PassThrough));
+            }
+            self.tree.note_room(&object, found.attributes.size);
         }
         task.copies.1 += 1;
-        Ok(Step::Wait(object))
+        Ok(Step::Wait(Wanted::Object(object)))
     }
 
     fn content_word(&self, found: &Found) -> Content {
@@ -81,17 +87,9 @@ impl Engine {
 
     /// Another name of a file whose bytes lie in the store already.
     fn alias(&mut self, found: &Found, inode: u64) -> Result<Step, Full> {
-        match self.store.add_name(&found.path, inode) {
-            Ok(()) => {
-                self.writer.set_stored(found.offset, inode)?;
-                Ok(Step::Done(Outcome::Known))
-            }
-            Err(error) => {
-                tracing::warn!(%error, path = %found.path.escape_ascii(), "no second name");
-                self.writer.set_pass(found.offset);
-                Ok(Step::Done(Outcome::PassThrough))
-            }
-        }
+        self.store.add_name(&found.path, inode);
+        self.writer.set_stored(found.offset, inode)?;
+        Ok(Step::Done(Outcome::Known))
     }
 
     fn other_name_in_flight(&self, found: &Found) -> Option<Object> {
@@ -103,8 +101,8 @@ impl Engine {
             .get(&identity)?
             .iter()
             .filter(|name| **name != found.path)
-            .map(|name| Object::Content(name.clone()))
-            .find(|object| self.flights.has(object))
+            .filter_map(|name| Object::new(Kind::Content, name).ok())
+            .find(|object| self.tree.has_room_for(object))
     }
 
     /// Sets room aside for `size` bytes, at the expense of what was not asked for longest.
@@ -141,50 +139,43 @@ impl Engine {
             }
         }
         self.store.remove(path);
+        self.tree.evicted(Kind::Content, path);
     }
 
-    pub(super) fn fetch_content(&mut self, path: OriginPath) {
-        let size = self
-            .writer
-            .reader()
-            .live(&path)
-            .map_or(0, |live| live.attributes().size);
-        let target = self.store.next_partial();
-        self.origin.ask_content(path, target, size);
-    }
-
-    pub(super) fn content_landed(
-        &mut self,
-        path: &OriginPath,
-        room: u64,
-        copied: Copied,
-        fresh: bool,
-    ) -> Result<(), Full> {
+    /// Sets more room aside for a file that turned out to be of `size` bytes.
+    pub(super) fn make_more_room(&mut self, object: &Object, size: u64) -> bool {
+        let room = self.tree.take_room(object);
         self.store.release(room);
-        match copied {
-            Copied::Done(copy) if fresh => return self.keep(path, &copy),
-            Copied::Done(copy) => {
-                let _ = std::fs::remove_file(&copy.file);
-            }
-            Copied::Grown(attributes) if fresh => {
-                self.found_changed(path, *attributes)?;
-            }
-            Copied::Gone if fresh => self.forget(path),
-            Copied::Pass(Why::NoRoom) if fresh && self.evict_for(room) => {}
-            Copied::Pass(why) if fresh => {
-                tracing::info!(path = %path.escape_ascii(), ?why, "served by the origin");
-                let live = self.writer.reader().live(path).map(|live| live.offset());
-                if let Some(offset) = live {
-                    self.writer.set_pass(offset);
-                }
-            }
-            Copied::Grown(_) | Copied::Gone | Copied::Pass(_) => {}
+        let made = self.make_room(size);
+        if made {
+            self.tree.note_room(object, size);
         }
-        Ok(())
+        made
+    }
+
+    /// What became of a file whose bytes were asked for: where they cannot be had, everybody is sent
+    /// to the origin from now on.
+    pub(super) fn content_answered(&mut self, path: &[u8], answer: &Answer) {
+        match answer {
+            Answer::NoSpace => self.pass_content(path, Why::NoRoom),
+            Answer::Failed { errno } if *errno == Errno::STALE.raw_os_error() => {
+                self.pass_content(path, Why::Changed);
+            }
+            _ => {}
+        }
+    }
+
+    /// Leaves the bytes of `path` to the origin.
+    pub(super) fn pass_content(&mut self, path: &[u8], why: Why) {
+        tracing::info!(path = %path.escape_ascii(), ?why, "served by the origin");
+        let live = self.writer.reader().live(path).map(|live| live.offset());
+        if let Some(offset) = live {
+            self.writer.set_pass(offset);
+        }
     }
 
     /// Evicts files of about `size` bytes together: the file system is fuller than the budget.
-    fn evict_for(&mut self, size: u64) -> bool {
+    pub(super) fn evict_for(&mut self, size: u64) -> bool {
         let before = self.store.usage().memory;
         while before - self.store.usage().memory < size.max(1) {
             if !self.evict_oldest() {
@@ -197,11 +188,12 @@ impl Engine {
     /// The origin has another version of `path` than the catalog says.
     fn found_changed(&mut self, path: &OriginPath, now: Attributes) -> Result<u64, Full> {
         self.drop_content(path);
-        self.retire(path);
+        self.retire_here(path);
         self.publish(path, &Said::Present(Box::new(now), Box::default()))
     }
 
-    fn keep(&mut self, path: &OriginPath, copy: &Copy) -> Result<(), Full> {
+    /// Gives a finished copy its place in the store, and says so in the catalog.
+    pub(super) fn keep(&mut self, path: &OriginPath, copy: &Copy) -> Result<(), Full> {
         let known = self
             .writer
             .reader()

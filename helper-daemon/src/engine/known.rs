@@ -3,17 +3,12 @@
 
 use super::Engine;
 use crate::origin::snapshot::Listed;
+use crate::origin::work::join;
 use crate::origin::{OriginPath, Said};
 use crate::view;
 use copper_core::attributes::Attributes;
 use copper_core::catalog::reader::Kind;
 use copper_core::catalog::writer::{Child, Full, What};
-
-/// The path of `name` in `directory`.
-pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
-    let start = if directory == b"/" { b"" } else { directory };
-    [start, b"/", name].concat()
-}
 
 fn is_dots(name: &[u8]) -> bool {
     matches!(name, b"." | b"..")
@@ -24,10 +19,11 @@ impl Engine {
     pub(super) fn publish(&mut self, path: &OriginPath, said: &Said) -> Result<u64, Full> {
         self.before_publishing(path, said);
         let what = match said {
-            _ if self.written.contains_key(path) => What::Pass,
+            _ if self.written.has(path) => What::Pass,
+            Said::Present(attributes, _) if self.written.has_file(attributes) => What::Pass,
             Said::Present(attributes, target) => What::Present(attributes, target),
             Said::Absent(errno) => What::Absent(*errno),
-            Said::Nothing => What::Pass,
+            Said::Refused(_) => What::Pass,
         };
         self.writer.publish(path, what)
     }
@@ -69,7 +65,7 @@ impl Engine {
         let reader = self.writer.reader();
         let unknown = |name: &[u8], inode: u64| {
             let path = join(directory, name);
-            !self.written.contains_key(&path[..])
+            !self.written.has(&path)
                 && !reader.live(&path).is_some_and(|known| {
                     known.kind() == Kind::Present && known.attributes().inode == inode
                 })
@@ -110,8 +106,7 @@ impl Engine {
             if vanished(position) || (root && !is_dots(&name.name) && !view::shows(&name.name)) {
                 continue;
             }
-            let written =
-                !self.written.is_empty() && self.written.contains_key(&join(path, &name.name)[..]);
+            let written = self.written.has(&join(path, &name.name));
             children.push(Child {
                 name: &name.name,
                 inode: name.inode,

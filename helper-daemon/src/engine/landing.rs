@@ -1,107 +1,191 @@
 //! What is done when something has come from the origin.
 #![forbid(unsafe_code)]
 
-use super::{Engine, Object, Token};
-use crate::origin::snapshot::{Listed, NoListing};
-use crate::origin::work::Landing;
+use super::tree::Body;
+use super::{Engine, Wanted};
+use crate::origin::copy::{Looked, Why};
+use crate::origin::snapshot::NoListing;
+use crate::origin::work::{Extent, Landing};
 use crate::origin::{OriginPath, Said};
-use copper_core::catalog::writer::Full;
+use copper_core::attributes::Attributes;
+use copper_core::tree::{Object, OriginReply, Outcome, Record, RequestId, Version};
 use rustix::io::Errno;
+
+/// How often an extent for which the store had no room is tried.
+const TRIES: u32 = 3;
 
 impl Engine {
     /// Takes in all that has come from the origin, and takes up the tasks that waited for it.
     pub(crate) fn take_landings(&mut self) {
         for landing in self.origin.landings() {
-            if let Err(Full) = self.take(landing) {
-                self.note_full();
+            self.take(landing);
+        }
+    }
+
+    fn take(&mut self, landing: Landing) {
+        match landing {
+            Landing::Entry(id, object, said) => {
+                let reply = entry_reply(&said);
+                self.hand_in_reply(id, reply, Some((object, Body::Entry(said))));
+            }
+            Landing::Listed(id, object, Ok(listed)) => {
+                let wanted = self.unknown_names(object.path(), &listed);
+                self.origin.ask_names(id, &object, listed, wanted);
+            }
+            Landing::Listed(id, object, Err(why)) => {
+                let reply = listing_reply(why);
+                self.hand_in_reply(id, reply, Some((object, Body::Unlisted)));
+            }
+            Landing::Directory(id, object, batches, said) => {
+                let listed = batches.listed();
+                let reply = present(&listed.attributes, listed.names.len() as u64);
+                let body = Body::Directory(batches, said);
+                self.hand_in_reply(id, reply, Some((object, body)));
+            }
+            Landing::Looked(id, object, looked) => self.looked(id, object, looked),
+            Landing::Extent(id, extent, read) => self.extent_landed(id, extent, read),
+            Landing::Quiet(path, opening, quiet) => self.quiet_landed(path, opening, quiet),
+            Landing::Canonical(token, found) => {
+                self.canonical_landed(token, found);
+                self.wake(&Wanted::Canonical(token));
             }
         }
     }
 
-    fn take(&mut self, landing: Landing) -> Result<(), Full> {
-        let (object, done) = match landing {
-            Landing::Entry(path, said) => {
-                let object = Object::Entry(path.clone());
-                let fresh = self.flights.is_fresh(&object);
-                let done = if fresh {
-                    self.publish(&path, &said).map(|_| ())
-                } else {
-                    Ok(())
-                };
-                (object, done)
-            }
-            Landing::Listed(path, Ok(listed)) => {
-                if self.flights.is_fresh(&Object::Directory(path.clone())) {
-                    let wanted = self.unknown_names(&path, &listed);
-                    if wanted.is_empty() {
-                        let done = self.publish_directory(&path, &listed, Vec::new());
-                        (Object::Directory(path), done)
-                    } else {
-                        self.origin.ask_names(path, listed, wanted);
-                        return Ok(());
-                    }
-                } else {
-                    (Object::Directory(path), Ok(()))
-                }
-            }
-            Landing::Listed(path, Err(why)) => {
-                self.not_listed(&path, why);
-                (Object::Directory(path), Ok(()))
-            }
-            Landing::Directory(path, batches, said) => {
-                let done = self.directory_landed(&path, batches.listed(), said);
-                (Object::Directory(path), done)
-            }
-            Landing::Content(path, room, copied) => {
-                let object = Object::Content(path.clone());
-                let fresh = self.flights.is_fresh(&object);
-                (object, self.content_landed(&path, room, copied, fresh))
-            }
-            Landing::Quiet(path, quiet) => {
-                if quiet {
-                    self.written.remove(&path);
-                    self.forget(&path);
-                }
-                (Object::Quiet(path), Ok(()))
-            }
-            Landing::Canonical(token, paths) => {
-                self.canonical_landed(token, &paths);
-                (Object::Canonical(token), Ok(()))
-            }
-        };
-        if done.is_err() {
-            self.note_full();
-        }
-        self.wake(&object);
-        Ok(())
-    }
-
-    fn wake(&mut self, object: &Object) {
-        let waiting: Vec<Token> = self.flights.land(object);
-        for token in waiting {
+    pub(super) fn wake(&mut self, wanted: &Wanted) {
+        for token in self.waiting.remove(wanted).unwrap_or_default() {
             self.advance(token);
         }
+        self.pump();
     }
 
-    fn directory_landed(
-        &mut self,
-        path: &OriginPath,
-        listed: &Listed,
-        said: Vec<(usize, Said)>,
-    ) -> Result<(), Full> {
-        if !self.flights.is_fresh(&Object::Directory(path.clone())) {
-            return Ok(());
-        }
-        self.publish_directory(path, listed, said)
+    fn looked(&mut self, id: RequestId, object: Object, looked: Looked) {
+        let (reply, body) = match looked {
+            Looked::Whole(copy) => {
+                let length = copy.attributes.size;
+                (present(&copy.attributes, length), Some(Body::File(copy)))
+            }
+            Looked::Long(opened) if self.make_more_room(&object, opened.attributes.size) => {
+                let length = opened.attributes.size;
+                (
+                    present(&opened.attributes, length),
+                    Some(Body::Long(opened)),
+                )
+            }
+            // The file system is fuller than the budget: each try costs what was asked for longest
+            // ago, so there is an end to it.
+            Looked::Failed(Why::NoRoom) if self.evict_for(1) => {
+                self.ask_file(id, object);
+                return;
+            }
+            Looked::Long(_) | Looked::Failed(Why::NoRoom) => (OriginReply::NoSpace, None),
+            Looked::Gone => (absent(Errno::NOENT), Some(Body::NoFile)),
+            Looked::Failed(Why::Origin(error)) => (error_reply(error), Some(Body::NoFile)),
+            Looked::Failed(Why::Changed) => (failed(Errno::STALE), None),
+        };
+        self.hand_in_reply(id, reply, body.map(|body| (object, body)));
     }
 
-    fn not_listed(&mut self, path: &OriginPath, why: NoListing) {
-        match why {
-            NoListing::Failed(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.forget(path),
-            NoListing::TooLarge | NoListing::Failed(_) => {
-                tracing::info!(path = %path.escape_ascii(), ?why, "served name by name");
+    fn extent_landed(&mut self, id: RequestId, extent: Extent, read: Result<(), Why>) {
+        let reply = match read {
+            Ok(()) => OriginReply::Stored,
+            Err(Why::Changed) => OriginReply::Changed,
+            Err(Why::Origin(error)) => failed(error),
+            Err(Why::NoRoom) => {
+                let size = extent.aside.attributes().size;
+                if extent.tries < TRIES && self.evict_for(size) {
+                    let tries = extent.tries + 1;
+                    self.origin.ask_extent(id, Extent { tries, ..extent });
+                    return;
+                }
+                OriginReply::NoSpace
+            }
+        };
+        self.hand_in_reply(id, reply, None);
+    }
+
+    /// A directory that cannot be fetched whole.
+    pub(super) fn not_listed(&mut self, path: &OriginPath, record: &Record) {
+        match record.outcome {
+            Outcome::Absent { errno } if is_gone(errno) => self.forget(path),
+            outcome => {
+                tracing::info!(path = %path.escape_ascii(), ?outcome, "served name by name");
                 self.by_name.insert(path.clone());
             }
         }
+    }
+
+    /// A file that is no regular file any more, or must not be read.
+    pub(super) fn no_file(&mut self, path: &OriginPath, record: &Record) {
+        match record.outcome {
+            Outcome::Absent { errno } if is_gone(errno) => self.forget(path),
+            Outcome::Absent { errno } => {
+                self.pass_content(path, Why::Origin(Errno::from_raw_os_error(errno)));
+            }
+            Outcome::Present { .. } | Outcome::TooLarge => {}
+        }
+    }
+}
+
+fn is_gone(errno: i32) -> bool {
+    [Errno::NOENT, Errno::NOTDIR, Errno::LOOP]
+        .iter()
+        .any(|gone| gone.raw_os_error() == errno)
+}
+
+fn present(attributes: &Attributes, length: u64) -> OriginReply {
+    OriginReply::Known(Outcome::Present {
+        version: version(attributes),
+        length,
+    })
+}
+
+/// What tells a file's versions apart, for the tree.
+fn version(attributes: &Attributes) -> Version {
+    Version {
+        inode: attributes.inode,
+        size: attributes.size,
+        modified: (attributes.modified.seconds, attributes.modified.nanoseconds),
+        changed: (attributes.changed.seconds, attributes.changed.nanoseconds),
+    }
+}
+
+fn absent(error: Errno) -> OriginReply {
+    let errno = error.raw_os_error();
+    OriginReply::Known(Outcome::Absent { errno })
+}
+
+fn failed(error: Errno) -> OriginReply {
+    let errno = error.raw_os_error();
+    OriginReply::Failed { errno }
+}
+
+/// An error that will be the same for whoever asks again is kept; a passing one is not.
+fn error_reply(error: Errno) -> OriginReply {
+    match error {
+        Errno::NOENT
+        | Errno::NOTDIR
+        | Errno::LOOP
+        | Errno::ACCESS
+        | Errno::PERM
+        | Errno::NAMETOOLONG => absent(error),
+        passing => failed(passing),
+    }
+}
+
+fn entry_reply(said: &Said) -> OriginReply {
+    match said {
+        Said::Present(attributes, target) => present(attributes, target.len() as u64),
+        Said::Absent(errno) => OriginReply::Known(Outcome::Absent {
+            errno: i32::from(*errno),
+        }),
+        Said::Refused(error) => error_reply(*error),
+    }
+}
+
+fn listing_reply(why: NoListing) -> OriginReply {
+    match why {
+        NoListing::TooLarge => OriginReply::Known(Outcome::TooLarge),
+        NoListing::Failed(error) => error_reply(error),
     }
 }

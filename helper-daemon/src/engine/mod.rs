@@ -5,57 +5,58 @@
 //! that has landed and is in the catalog the task is taken up again from its beginning. So a task
 //! has no state that could go stale, and whatever happened meanwhile is seen.
 //!
-//! However many tasks wait for an object, it is asked for once.
+//! However many tasks wait for an object, it is asked for once: the tree's node sees to that.
 #![forbid(unsafe_code)]
 
 mod change;
 mod closure;
 mod content;
-mod flights;
 mod known;
 mod landing;
 mod resolve;
 mod scope;
 mod tally;
+mod tree;
+mod written;
 
 use crate::elf::Needs;
 use crate::origin::OriginPath;
 use crate::origin::work::Origin;
 use crate::store::Store;
+use anyhow::Context;
 use copper_core::catalog::memory::Whole;
 use copper_core::catalog::resolve::Walk;
 use copper_core::catalog::writer::{Full, Writer};
 use copper_core::path;
 use copper_core::request::{Operation, Outcome};
-use flights::Flights;
+use copper_core::tree::Object;
 use scope::Covered;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
 use tally::Tally;
+use tree::Tree;
+use written::Written;
 
 /// A client's question, by the number that the server gave it.
 pub(crate) type Token = u64;
 
-/// One thing that comes from the origin as a whole.
+/// What a task waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Object {
-    /// One path.
-    Entry(OriginPath),
-    /// A directory with all that is in it.
-    Directory(OriginPath),
-    /// A file's bytes.
-    Content(OriginPath),
+enum Wanted {
+    /// An object of the tree.
+    Object(Object),
     /// Whether a file that was opened for writing has no writer any more.
     Quiet(OriginPath),
     /// Under which paths a changed path may be known.
     Canonical(Token),
+    /// That all nodes know of these changed paths.
+    Settled(Vec<OriginPath>),
 }
 
 /// How far a task came.
 enum Step {
     Done(Outcome),
-    Wait(Object),
+    Wait(Wanted),
 }
 
 /// What a task is to bring about.
@@ -112,14 +113,17 @@ pub(crate) struct Engine {
     policy: Policy,
     walk: Box<Walk>,
     tasks: HashMap<Token, Task>,
-    flights: Flights,
+    tree: Tree,
+    /// Who waits for what does not come through the tree.
+    waiting: HashMap<Wanted, Vec<Token>>,
+    /// Paths that were forgotten and that the tree has not been told of.
+    touched: Vec<OriginPath>,
     replies: Vec<Reply>,
     /// Directories that are served name by name: too large, or not to be listed.
     by_name: HashSet<OriginPath>,
     /// Directories that are known whole.
     complete: HashSet<OriginPath>,
-    /// Files that were opened for writing, with the time of the last look for a writer.
-    written: HashMap<OriginPath, Option<Instant>>,
+    written: Written,
     /// The names of files that have several, by device and inode.
     linked: HashMap<(u64, u64), Vec<OriginPath>>,
     /// What the stored libraries need, by store inode.
@@ -136,8 +140,9 @@ impl Engine {
         store: Store,
         origin: Origin,
         policy: Policy,
-    ) -> Engine {
-        Engine {
+    ) -> anyhow::Result<Engine> {
+        let written = Written::new().context("cannot make an inotify descriptor")?;
+        Ok(Engine {
             writer,
             covered: Covered::new(&policy, store.root()),
             store,
@@ -145,16 +150,18 @@ impl Engine {
             policy,
             walk: Box::default(),
             tasks: HashMap::new(),
-            flights: Flights::default(),
+            tree: Tree::alone()?,
+            waiting: HashMap::new(),
+            touched: Vec::new(),
             replies: Vec::new(),
             by_name: HashSet::new(),
             complete: HashSet::new(),
-            written: HashMap::new(),
+            written,
             linked: HashMap::new(),
             needs: HashMap::new(),
             tally: Tally::default(),
             full: false,
-        }
+        })
     }
 
     /// The origin, for its waker and counters.
@@ -190,6 +197,7 @@ impl Engine {
         };
         self.tasks.insert(token, task);
         self.advance(token);
+        self.pump();
     }
 
     /// The tidy origin path of a path that a client named: absolute, out of the view.
@@ -231,12 +239,10 @@ impl Engine {
             return;
         };
         match self.step(token, &mut task) {
-            Ok(Step::Wait(object)) if task.waits < MOST_WAITS => {
+            Ok(Step::Wait(wanted)) if task.waits < MOST_WAITS => {
                 task.waits += 1;
                 self.tasks.insert(token, task);
-                if self.flights.join(&object, token) {
-                    self.take_off(object);
-                }
+                self.send_for(token, wanted);
             }
             Ok(Step::Done(outcome)) => self.reply(token, outcome),
             Ok(Step::Wait(_)) => self.reply(token, Outcome::PassThrough),
@@ -266,20 +272,25 @@ impl Engine {
                 let path = path.clone();
                 self.closure(&path, task)
             }
-            Goal::Changed(_) => self.settle(token, task),
+            Goal::Changed(_) => Ok(self.settle(token, task)),
         }
     }
 
-    /// Sends for an object that nobody waited for yet.
-    fn take_off(&mut self, object: Object) {
-        match object {
-            Object::Entry(path) => self.origin.ask_entry(path),
-            Object::Directory(path) => {
-                self.origin.ask_listing(path, self.policy.directory_limit);
+    /// Sends for what a task waits for.
+    fn send_for(&mut self, token: Token, wanted: Wanted) {
+        match &wanted {
+            Wanted::Object(object) => self.ask_tree(token, object.clone()),
+            Wanted::Settled(paths) => self.tell_tree(token, paths),
+            Wanted::Quiet(path) => {
+                if !self.waiting.contains_key(&wanted) {
+                    self.ask_quiet(path.clone());
+                }
+                self.waiting.entry(wanted).or_default().push(token);
             }
-            Object::Content(path) => self.fetch_content(path),
-            Object::Quiet(path) => self.origin.ask_quiet(path),
-            Object::Canonical(token) => self.ask_canonical(token),
+            Wanted::Canonical(_) => {
+                self.ask_canonical(token);
+                self.waiting.insert(wanted, vec![token]);
+            }
         }
     }
 
@@ -299,6 +310,7 @@ impl Engine {
         );
         self.tally.alarms_seen = raised;
         self.forget_below(b"/");
+        self.pump();
         self.writer.set_alarms_seen(raised);
     }
 }

@@ -1,14 +1,14 @@
 //! Paths and listings: which object a walk lacks.
 #![forbid(unsafe_code)]
 
-use super::{Engine, Object, Step};
+use super::{Engine, Step, Wanted};
 use crate::origin::OriginPath;
 use copper_core::attributes::Attributes;
 use copper_core::catalog::resolve::{Ending, Resolution};
 use copper_core::catalog::writer::Full;
 use copper_core::path::split_last;
 use copper_core::request::Outcome;
-use std::time::{Duration, Instant};
+use copper_core::tree::Kind;
 
 /// Where a walk in the catalog ended.
 pub(super) enum Walked {
@@ -34,8 +34,10 @@ pub(super) struct Found {
     pub(super) attributes: Attributes,
 }
 
-/// How long a file that had a writer is not looked at again.
-const WRITER_PAUSE: Duration = Duration::from_millis(200);
+/// Waits for an object of the tree; one that it cannot name is left to the origin.
+pub(super) fn wait_for(kind: Kind, path: &[u8]) -> Step {
+    Wanted::object(kind, path).map_or(Step::Done(Outcome::PassThrough), Step::Wait)
+}
 
 impl Engine {
     /// Walks `path` in the catalog.
@@ -85,11 +87,11 @@ impl Engine {
             && !self.by_name.contains(parent)
             && self.covered.is_worth_a_snapshot(parent)
             && !self.is_complete(parent);
-        Step::Wait(if whole {
-            Object::Directory(parent.into())
+        if whole {
+            wait_for(Kind::Directory, parent)
         } else {
-            Object::Entry(path)
-        })
+            wait_for(Kind::Entry, &path)
+        }
     }
 
     fn is_complete(&self, directory: &[u8]) -> bool {
@@ -97,19 +99,6 @@ impl Engine {
         reader
             .live(directory)
             .is_some_and(|found| reader.is_complete(&found))
-    }
-
-    /// Where `path` was opened for writing: asks whether it still is, now and then.
-    pub(super) fn look_for_writer(&mut self, path: &OriginPath) -> Option<Step> {
-        let looked = self.written.get_mut(path)?;
-        let now = Instant::now();
-        let object = Object::Quiet(path.clone());
-        let recently = looked.is_some_and(|at| now.duration_since(at) < WRITER_PAUSE);
-        if recently && !self.flights.has(&object) {
-            return None;
-        }
-        *looked = Some(now);
-        Some(Step::Wait(object))
     }
 
     pub(super) fn list(&mut self, path: &[u8]) -> Result<Step, Full> {
@@ -120,13 +109,13 @@ impl Engine {
                 tracing::debug!(path = %at.escape_ascii(), "the catalog is full");
                 Step::Done(Outcome::PassThrough)
             }
-            Walked::Unknown(at, _) => Step::Wait(Object::Entry(at)),
+            Walked::Unknown(at, _) => wait_for(Kind::Entry, &at),
             Walked::Found(found) if !found.attributes.is_directory() => Step::Done(Outcome::Known),
             Walked::Found(found) if self.is_complete(&found.path) => Step::Done(Outcome::Known),
             Walked::Found(found) if self.full || self.by_name.contains(&found.path) => {
                 Step::Done(Outcome::PassThrough)
             }
-            Walked::Found(found) => Step::Wait(Object::Directory(found.path)),
+            Walked::Found(found) => wait_for(Kind::Directory, &found.path),
         })
     }
 }

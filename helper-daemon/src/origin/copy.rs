@@ -1,40 +1,59 @@
 //! A file of the origin, copied into the store: opened once, read once, whole or not at all.
+//!
+//! A short file is copied by one job. Of a longer one the first job opens it and finds out its
+//! version; then its extents are read by several jobs, each of which checks that the file is still
+//! in that version.
 #![forbid(unsafe_code)]
 
 use super::{Counters, attributes_of, count};
-use copper_core::attributes::Attributes;
-use rustix::fs::{
-    FallocateFlags, Mode, OFlags, SeekFrom, Timespec, Timestamps, fallocate, fchmod, ftruncate,
-    futimens,
-};
+use copper_core::attributes::{Attributes, Timestamp};
+use rustix::fs::{Mode, OFlags, SeekFrom, Timespec, Timestamps, fchmod, ftruncate, futimens};
 use rustix::io::Errno;
+use std::cell::RefCell;
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// How a copy ended.
+/// What a first look at a file brought.
 #[derive(Debug)]
-pub(crate) enum Copied {
-    /// The bytes lie in the file that was named, which is ready to be given its name.
-    Done(Box<Copy>),
-    /// The file is larger than what room was made for; these are its attributes now.
-    Grown(Box<Attributes>),
-    /// There is no such regular file (any more).
+pub(crate) enum Looked {
+    /// All of it, ready to be given its name.
+    Whole(Box<Copy>),
+    /// It is long: it is open, and can be read extent by extent.
+    Long(Box<Opened>),
+    /// There is no such regular file.
     Gone,
-    /// It cannot be read, or changes all the time: only the origin can serve it.
-    Pass(Why),
+    /// It cannot be had.
+    Failed(Why),
 }
 
-/// Why a file stays on the origin.
+/// Why a file, or an extent of it, cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
     /// The origin refused or failed.
     Origin(Errno),
     /// The store has no room.
     NoRoom,
-    /// It changed during each try.
-    Changing,
+    /// It is no longer in the version it was in.
+    Changed,
+}
+
+/// A file of the origin, open.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    source: File,
+    /// The version that is to be copied.
+    pub(crate) attributes: Attributes,
+}
+
+/// A file that is being copied.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    opened: Opened,
+    out: File,
+    target: PathBuf,
 }
 
 /// A finished copy.
@@ -50,59 +69,177 @@ pub(crate) struct Copy {
     pub(crate) allocated: u64,
 }
 
+/// How often a short file that changes while it is copied is tried.
 const TRIES: usize = 3;
+/// Each thread of the pool keeps one buffer.
 const BUFFER: usize = 256 << 10;
 
-/// Copies the origin's `path` to the new file `target`, if it is no larger than `room` bytes.
-pub(crate) fn copy(counters: &Counters, path: &[u8], target: &Path, room: u64) -> Copied {
-    let copied = try_copy(counters, path, target, room);
-    if !matches!(copied, Copied::Done(_)) {
-        let _ = std::fs::remove_file(target);
-    }
-    copied
+thread_local! {
+    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-fn try_copy(counters: &Counters, path: &[u8], target: &Path, room: u64) -> Copied {
-    count(&counters.opens, 1);
-    let source = match open_source(path) {
-        Ok(source) => source,
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Copied::Gone,
-        Err(error) => return Copied::Pass(Why::Origin(error)),
-    };
-    let mut before = match attributes_of(counters, &source, b"") {
-        Ok(attributes) => attributes,
-        Err(error) => return Copied::Pass(Why::Origin(error)),
+/// Opens the origin's `path`, and copies it to the new file `target` if it is no longer than
+/// `limit` bytes.
+pub(crate) fn look(counters: &Counters, path: &[u8], target: &Path, limit: u64) -> Looked {
+    let mut opened = match open(counters, path) {
+        Ok(opened) => opened,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Looked::Gone,
+        Err(error) => return Looked::Failed(Why::Origin(error)),
     };
     for _ in 0..TRIES {
-        if !before.is_regular() {
-            return Copied::Gone;
+        let attributes = opened.attributes;
+        if !attributes.is_regular() {
+            return Looked::Gone;
         }
-        if before.size > room {
-            return Copied::Grown(Box::new(before));
+        if attributes.size > limit {
+            return Looked::Long(Box::new(opened));
         }
-        let copied = match fill(counters, &source, target, &before) {
-            Ok(copied) => copied,
-            Err(why) => return Copied::Pass(why),
+        let aside = match Aside::new(opened, target) {
+            Ok(aside) => aside,
+            Err(why) => return Looked::Failed(why),
         };
-        let after = match attributes_of(counters, &source, b"") {
-            Ok(attributes) => attributes,
-            Err(error) => return Copied::Pass(Why::Origin(error)),
-        };
-        if after.same_version(&before) && copied.is_some() {
-            return finish(target, copied, after);
+        match aside.read(counters, 0..attributes.size) {
+            Ok(()) => return aside.finish().map_or_else(Looked::Failed, Looked::Whole),
+            Err(Why::Changed) => {}
+            Err(why) => {
+                aside.discard();
+                return Looked::Failed(why);
+            }
         }
-        before = after;
+        aside.discard();
+        opened = aside.opened;
+        match attributes_of(counters, &opened.source, b"") {
+            Ok(now) => opened.attributes = now,
+            Err(error) => return Looked::Failed(Why::Origin(error)),
+        }
     }
-    Copied::Pass(Why::Changing)
+    Looked::Failed(Why::Changed)
 }
 
-fn open_source(path: &[u8]) -> Result<File, Errno> {
+fn open(counters: &Counters, path: &[u8]) -> Result<Opened, Errno> {
+    count(&counters.opens, 1);
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = match rustix::fs::open(path, flags | OFlags::NOATIME, Mode::empty()) {
+    let source = match rustix::fs::open(path, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => rustix::fs::open(path, flags, Mode::empty()),
         opened => opened,
-    };
-    opened.map(File::from)
+    }?;
+    let attributes = attributes_of(counters, &source, b"")?;
+    Ok(Opened {
+        source: File::from(source),
+        attributes,
+    })
+}
+
+impl Aside {
+    /// Makes the file that the bytes are to be copied to.
+    pub(crate) fn new(opened: Opened, target: &Path) -> Result<Aside, Why> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let out = rustix::fs::open(target, flags, Mode::RUSR | Mode::WUSR).map_err(store_error)?;
+        let aside = Aside {
+            out: File::from(out),
+            target: target.to_owned(),
+            opened,
+        };
+        if let Err(error) = ftruncate(&aside.out, aside.opened.attributes.size) {
+            aside.discard();
+            return Err(store_error(error));
+        }
+        Ok(aside)
+    }
+
+    /// The version that is being copied.
+    pub(crate) fn attributes(&self) -> &Attributes {
+        &self.opened.attributes
+    }
+
+    /// Copies the bytes of `extent`; they are of the file's version, or this is an error.
+    pub(crate) fn read(&self, counters: &Counters, extent: Range<u64>) -> Result<(), Why> {
+        for run in self.data_runs(extent) {
+            self.copy_run(counters, run)?;
+        }
+        let now = attributes_of(counters, &self.opened.source, b"").map_err(Why::Origin)?;
+        if now.same_version(&self.opened.attributes) {
+            Ok(())
+        } else {
+            Err(Why::Changed)
+        }
+    }
+
+    /// The parts of the extent that hold data: all of it but for sparse files.
+    fn data_runs(&self, extent: Range<u64>) -> Vec<Range<u64>> {
+        let attributes = &self.opened.attributes;
+        if extent.is_empty() {
+            return Vec::new();
+        }
+        if attributes.blocks.saturating_mul(512) >= attributes.size {
+            return vec![extent];
+        }
+        let mut runs = Vec::new();
+        let mut at = extent.start;
+        while at < extent.end {
+            let start = match rustix::fs::seek(&self.opened.source, SeekFrom::Data(at)) {
+                Ok(start) => start,
+                Err(Errno::NXIO) => break,
+                Err(_) => return vec![extent],
+            };
+            let end = match rustix::fs::seek(&self.opened.source, SeekFrom::Hole(start)) {
+                Ok(end) if end > start => end,
+                _ => return vec![extent],
+            };
+            if start < extent.end {
+                runs.push(start..end.min(extent.end));
+            }
+            at = end;
+        }
+        runs
+    }
+
+    fn copy_run(&self, counters: &Counters, run: Range<u64>) -> Result<(), Why> {
+        ROOM.with_borrow_mut(|room| {
+            room.resize(BUFFER, 0);
+            let mut at = run.start;
+            while at < run.end {
+                let wanted = room.len().min((run.end - at) as usize);
+                let read = match self.opened.source.read_at(&mut room[..wanted], at) {
+                    Ok(0) => return Err(Why::Changed),
+                    Ok(read) => read,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(Why::Origin(errno(&error))),
+                };
+                self.out
+                    .write_all_at(&room[..read], at)
+                    .map_err(|error| store_error(errno(&error)))?;
+                count(&counters.bytes_read, read as u64);
+                at += read as u64;
+            }
+            Ok(())
+        })
+    }
+
+    /// Gives the copy the origin's times and mode, so that even a reader without the shim sees
+    /// them.
+    pub(crate) fn finish(&self) -> Result<Box<Copy>, Why> {
+        let attributes = self.opened.attributes;
+        let finished = protect(&self.out, &attributes)
+            .and_then(|()| self.out.metadata().map_err(|error| errno(&error)));
+        match finished {
+            Ok(found) => Ok(Box::new(Copy {
+                attributes,
+                file: self.target.clone(),
+                inode: found.ino(),
+                allocated: found.blocks() * 512,
+            })),
+            Err(error) => {
+                self.discard();
+                Err(store_error(error))
+            }
+        }
+    }
+
+    /// Gives the copy up.
+    pub(crate) fn discard(&self) {
+        let _ = std::fs::remove_file(&self.target);
+    }
 }
 
 fn store_error(error: Errno) -> Why {
@@ -112,112 +249,12 @@ fn store_error(error: Errno) -> Why {
     }
 }
 
-/// Writes the bytes of `source` to `target`; `None` where there were fewer than `expected` says.
-fn fill(
-    counters: &Counters,
-    source: &File,
-    target: &Path,
-    expected: &Attributes,
-) -> Result<Option<File>, Why> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let out = rustix::fs::open(target, flags, Mode::RUSR | Mode::WUSR).map_err(store_error)?;
-    ftruncate(&out, expected.size).map_err(store_error)?;
-    let out = File::from(out);
-    for run in data_runs(source, expected) {
-        let length = run.end - run.start;
-        match fallocate(&out, FallocateFlags::KEEP_SIZE, run.start, length) {
-            Err(Errno::OPNOTSUPP) | Ok(()) => {}
-            Err(error) => return Err(store_error(error)),
-        }
-        if !copy_run(counters, source, &out, run)? {
-            return Ok(None);
-        }
-    }
-    Ok(Some(out))
-}
-
-/// The parts of the file that hold data; one part for all but sparse files.
-fn data_runs(source: &File, attributes: &Attributes) -> Vec<std::ops::Range<u64>> {
-    let size = attributes.size;
-    let whole = || std::iter::once(0..size).collect();
-    if size == 0 {
-        return Vec::new();
-    }
-    if attributes.blocks.saturating_mul(512) >= size {
-        return whole();
-    }
-    let mut runs = Vec::new();
-    let mut at = 0;
-    while at < size {
-        let start = match rustix::fs::seek(source, SeekFrom::Data(at)) {
-            Ok(start) => start,
-            Err(Errno::NXIO) => break,
-            Err(_) => return whole(),
-        };
-        let end = match rustix::fs::seek(source, SeekFrom::Hole(start)) {
-            Ok(end) if end > start => end.min(size),
-            _ => return whole(),
-        };
-        if start < size {
-            runs.push(start..end);
-        }
-        at = end;
-    }
-    runs
-}
-
-/// Copies one run; `false` where the file ended early.
-fn copy_run(
-    counters: &Counters,
-    source: &File,
-    out: &File,
-    run: std::ops::Range<u64>,
-) -> Result<bool, Why> {
-    let length = usize::try_from(run.end - run.start).unwrap_or(usize::MAX);
-    let mut buffer = vec![0; BUFFER.min(length)];
-    let mut at = run.start;
-    while at < run.end {
-        let wanted = buffer.len().min((run.end - at) as usize);
-        let read = match source.read_at(&mut buffer[..wanted], at) {
-            Ok(0) => return Ok(false),
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Why::Origin(errno(&error))),
-        };
-        out.write_all_at(&buffer[..read], at)
-            .map_err(|error| store_error(errno(&error)))?;
-        count(&counters.bytes_read, read as u64);
-        at += read as u64;
-    }
-    Ok(true)
-}
-
 fn errno(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
-/// Gives the copy the origin's times and mode, so that even a reader without the shim sees them.
-fn finish(target: &Path, copied: Option<File>, attributes: Attributes) -> Copied {
-    let Some(out) = copied else {
-        return Copied::Pass(Why::Changing);
-    };
-    let protected = protect(out.as_fd(), &attributes).and_then(|()| {
-        let found = out.metadata().map_err(|error| errno(&error))?;
-        Ok((found.ino(), found.blocks() * 512))
-    });
-    match protected {
-        Ok((inode, allocated)) => Copied::Done(Box::new(Copy {
-            attributes,
-            file: target.to_owned(),
-            inode,
-            allocated,
-        })),
-        Err(error) => Copied::Pass(Why::Origin(error)),
-    }
-}
-
 fn protect(out: impl AsFd, attributes: &Attributes) -> Result<(), Errno> {
-    let time = |stamp: copper_core::attributes::Timestamp| Timespec {
+    let time = |stamp: Timestamp| Timespec {
         tv_sec: stamp.seconds,
         tv_nsec: stamp.nanoseconds.into(),
     };

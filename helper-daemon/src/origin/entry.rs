@@ -18,13 +18,13 @@ pub(crate) fn fetch_at(counters: &Counters, directory: impl AsFd, name: &[u8]) -
         Err(Errno::NOTDIR) => Said::Absent(Errno::NOTDIR.raw_os_error() as u16),
         Err(error) => {
             tracing::debug!(%error, name = %name.escape_ascii(), "the origin does not say");
-            Said::Nothing
+            Said::Refused(error)
         }
         Ok(attributes) if attributes.is_link() => {
             count(&counters.readlinks, 1);
             match rustix::fs::readlinkat(&directory, name, Vec::new()) {
                 Ok(target) => Said::Present(Box::new(attributes), target.into_bytes().into()),
-                Err(_) => Said::Nothing,
+                Err(error) => Said::Refused(error),
             }
         }
         Ok(attributes) => Said::Present(Box::new(attributes), Box::default()),

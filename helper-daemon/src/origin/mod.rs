@@ -92,6 +92,6 @@ pub(crate) enum Said {
     Present(Box<Attributes>, Box<[u8]>),
     /// It does not, with this error number.
     Absent(u16),
-    /// It would not say.
-    Nothing,
+    /// It would not say, with this error.
+    Refused(Errno),
 }

@@ -1,30 +1,50 @@
 //! The jobs that the event loop hands to the threads, and what comes back from them.
 #![forbid(unsafe_code)]
 
-use super::copy::{Copied, copy};
+use super::copy::{Aside, Looked, Why, look};
 use super::pool::Pool;
 use super::snapshot::{Batches, Listed, NoListing, list};
-use super::{Counters, OriginPath, Said, entry, lease};
+use super::{Counters, OriginPath, Said, attributes_of, entry, lease};
+use copper_core::path::split_last;
+use copper_core::tree::{Object, RequestId};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::CWD;
+use rustix::fs::inotify::{self, WatchFlags};
+use std::ffi::OsStr;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What came back from the origin.
+/// What came back from the origin, with the tree's name for the request where there is one.
 pub(crate) enum Landing {
     /// What it said of one path.
-    Entry(OriginPath, Said),
+    Entry(RequestId, Object, Said),
     /// A directory's listing; the attributes are still to be asked for.
-    Listed(OriginPath, Result<Listed, NoListing>),
+    Listed(RequestId, Object, Result<Listed, NoListing>),
     /// The attributes of a listing's names, by position.
-    Directory(OriginPath, Arc<Batches>, Vec<(usize, Said)>),
-    /// A file's bytes; the room that was made for them.
-    Content(OriginPath, u64, Copied),
+    Directory(RequestId, Object, Arc<Batches>, Vec<(usize, Said)>),
+    /// A first look at a file's bytes.
+    Looked(RequestId, Object, Looked),
+    /// An extent of a file.
+    Extent(RequestId, Extent, Result<(), Why>),
     /// Whether the file has no writer.
-    Quiet(OriginPath, bool),
-    /// Under which paths, free of links, the path that a client named may be known.
-    Canonical(u64, Vec<Vec<u8>>),
+    Quiet(OriginPath, u64, bool),
+    /// Where the paths that a client changed lead.
+    Canonical(u64, Vec<Canonical>),
+}
+
+/// An extent of a file that is being copied.
+#[derive(Clone, Debug)]
+pub(crate) struct Extent {
+    /// The file.
+    pub(crate) aside: Arc<Aside>,
+    /// Which bytes.
+    pub(crate) bytes: Range<u64>,
+    /// How often it has been tried.
+    pub(crate) tries: u32,
 }
 
 /// The origin, as the event loop sees it.
@@ -86,78 +106,124 @@ impl Origin {
     }
 
     /// Asks what one path is.
-    pub(crate) fn ask_entry(&mut self, path: OriginPath) {
+    pub(crate) fn ask_entry(&mut self, id: RequestId, object: Object) {
         self.read(move |counters| {
-            let said = entry::fetch(counters, &path);
-            Some(Landing::Entry(path, said))
+            let said = entry::fetch(counters, object.path());
+            Some(Landing::Entry(id, object, said))
         });
     }
 
     /// Asks for the names in a directory, if they are no more than `limit`.
-    pub(crate) fn ask_listing(&mut self, path: OriginPath, limit: usize) {
+    pub(crate) fn ask_listing(&mut self, id: RequestId, object: Object, limit: usize) {
         self.read(move |counters| {
-            let listed = list(counters, &path, limit);
-            Some(Landing::Listed(path, listed))
+            let listed = list(counters, object.path(), limit);
+            Some(Landing::Listed(id, object, listed))
         });
     }
 
     /// Asks for the attributes of the names at the positions `wanted` of a listing.
-    pub(crate) fn ask_names(&mut self, path: OriginPath, listed: Listed, wanted: Vec<usize>) {
+    pub(crate) fn ask_names(
+        &mut self,
+        id: RequestId,
+        object: &Object,
+        listed: Listed,
+        wanted: Vec<usize>,
+    ) {
         let (batches, ranges) = Batches::divide(listed, wanted, self.readers.limit());
         for range in ranges {
-            let (batches, path) = (batches.clone(), path.clone());
+            let (batches, object) = (batches.clone(), object.clone());
             self.read(move |counters| {
                 let said = batches.run(counters, range)?;
-                Some(Landing::Directory(path, batches, said))
+                Some(Landing::Directory(id, object, batches, said))
             });
         }
     }
 
-    /// Asks for a file's bytes, to be written to `target`, where `room` bytes were made for them.
-    pub(crate) fn ask_content(&mut self, path: OriginPath, target: PathBuf, room: u64) {
+    /// Asks for a file: for all of it, to be written to `target`, if it is no longer than `limit`.
+    pub(crate) fn ask_file(&mut self, id: RequestId, object: Object, target: PathBuf, limit: u64) {
         self.read(move |counters| {
-            let copied = copy(counters, &path, &target, room);
-            Some(Landing::Content(path, room, copied))
+            let looked = look(counters, object.path(), &target, limit);
+            Some(Landing::Looked(id, object, looked))
         });
     }
 
-    /// Asks whether a file has no writer.
-    pub(crate) fn ask_quiet(&mut self, path: OriginPath) {
+    /// Asks for an extent of a file.
+    pub(crate) fn ask_extent(&mut self, id: RequestId, extent: Extent) {
+        self.read(move |counters| {
+            let read = extent.aside.read(counters, extent.bytes.clone());
+            Some(Landing::Extent(id, extent, read))
+        });
+    }
+
+    /// Asks whether a file has no writer; `opening` is given back.
+    pub(crate) fn ask_quiet(&mut self, path: OriginPath, opening: u64) {
         self.read(move |_| {
             let quiet = lease::has_no_writer(&path);
-            Some(Landing::Quiet(path, quiet))
+            Some(Landing::Quiet(path, opening, quiet))
         });
     }
 
-    /// Asks under which paths, free of links, the paths that a client changed may be known.
-    pub(crate) fn ask_canonical(&mut self, number: u64, paths: Vec<OriginPath>) {
-        let report = self.reporter();
+    /// Asks under which paths, free of links, the paths that a client changed may be known, and
+    /// lets `notifier` tell when a writer closes them.
+    pub(crate) fn ask_canonical(
+        &mut self,
+        number: u64,
+        paths: Vec<OriginPath>,
+        notifier: Option<Arc<OwnedFd>>,
+    ) {
+        let (report, counters) = (self.reporter(), self.counters.clone());
         self.changes.submit(Box::new(move || {
-            let canonical = paths
+            let found = paths
                 .iter()
-                .flat_map(|path| canonical_names(path))
-                .collect();
-            report(Landing::Canonical(number, canonical));
+                .map(|path| Canonical::find(&counters, path, notifier.as_deref()));
+            report(Landing::Canonical(number, found.collect()));
         }));
     }
 }
 
-/// The path with its directory freed of links, and where it leads if it is a link itself.
-fn canonical_names(path: &[u8]) -> Vec<Vec<u8>> {
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    let real = |path: &[u8]| {
-        std::fs::canonicalize(OsStr::from_bytes(path))
-            .map(|found| found.into_os_string().into_vec())
-            .ok()
-    };
-    let (parent, name) = copper_core::path::split_last(path);
-    let beside = real(parent).map(|mut parent| {
-        if parent.last() != Some(&b'/') {
-            parent.push(b'/');
+/// Where a path that a client changed leads, as the origin says.
+pub(crate) struct Canonical {
+    /// With its directory freed of links.
+    pub(crate) beside: Option<OriginPath>,
+    /// Where it leads, if it leads anywhere.
+    pub(crate) target: Option<OriginPath>,
+    /// Device and inode of the target, where it is to be watched.
+    pub(crate) identity: Option<(u64, u64)>,
+    /// The watch that was set on the target.
+    pub(crate) watch: Option<i32>,
+}
+
+impl Canonical {
+    fn find(counters: &Counters, path: &[u8], notifier: Option<&OwnedFd>) -> Canonical {
+        let (parent, name) = split_last(path);
+        let beside = canonical(parent).map(|parent| join(&parent, name));
+        let target = canonical(path);
+        let watch = notifier
+            .zip(target.as_ref())
+            .and_then(|(notifier, target)| {
+                let flags = WatchFlags::CLOSE_WRITE | WatchFlags::DONT_FOLLOW;
+                inotify::add_watch(notifier, target.as_slice(), flags).ok()
+            });
+        let identity = notifier.zip(target.as_ref()).and_then(|(_, target)| {
+            let found = attributes_of(counters, CWD, target).ok()?;
+            Some((found.device, found.inode))
+        });
+        Canonical {
+            identity,
+            beside: beside.map(Into::into),
+            target: target.map(Into::into),
+            watch,
         }
-        parent.extend_from_slice(name);
-        parent
-    });
-    beside.into_iter().chain(real(path)).collect()
+    }
+}
+
+fn canonical(path: &[u8]) -> Option<Vec<u8>> {
+    let found = std::fs::canonicalize(OsStr::from_bytes(path)).ok()?;
+    Some(found.into_os_string().into_vec())
+}
+
+/// The path of `name` in `directory`.
+pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    let start = if directory == b"/" { b"" } else { directory };
+    [start, b"/", name].concat()
 }

@@ -3,16 +3,22 @@
 
 use crate::runtime::{check_private, own_name, own_uid};
 use anyhow::{Context, Result, bail};
-use rustix::fs::{FlockOperation, Mode, OFlags, StatVfsMountFlags, flock};
+use rustix::fs::{
+    CWD, FlockOperation, Mode, OFlags, RenameFlags, StatVfsMountFlags, flock, renameat_with,
+};
 use std::fs::{self, DirBuilder};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// `f_type` of tmpfs.
 const TMPFS: u64 = 0x0102_1994;
 /// Less free memory than this is of no use.
 const LEAST: u64 = 16 << 20;
+
+/// A store that is younger than this is not taken for abandoned unless it is in the way.
+const YOUTH: Duration = Duration::from_secs(60);
 
 /// The store's directory, locked as long as this lives.
 #[derive(Debug)]
@@ -98,30 +104,56 @@ fn memory_available(text: &str) -> Option<u64> {
     Some(kilobytes << 10)
 }
 
-/// Makes the store's directory and locks it; one that a living helper (with another runtime
-/// directory) uses is left to it.
+/// Makes the store's directory, locked; one that a living helper (with another runtime directory)
+/// uses is left to it.
 fn make_root(directory: &Path) -> Result<Place> {
-    let mut root = directory.join(own_name());
-    if is_in_use(&root) {
-        let mut name = own_name().into_os_string();
-        name.push(format!("-{}", std::process::id()));
-        root = directory.join(name);
-    }
-    if fs::symlink_metadata(&root).is_ok() {
-        clean_up(&root)?;
-    }
+    let mut own = own_name().into_os_string();
+    own.push(format!("-{}", std::process::id()));
+    let own = directory.join(own);
+    clean_up(&own)?;
     DirBuilder::new()
         .mode(0o700)
-        .create(&root)
-        .with_context(|| format!("cannot make the store {}", root.display()))?;
-    check_private(&root)?;
-    let lock = open_directory(&root).context("cannot open the store")?;
+        .create(&own)
+        .with_context(|| format!("cannot make the store {}", own.display()))?;
+    check_private(&own)?;
+    let lock = open_directory(&own).context("cannot open the store")?;
     flock(&lock, FlockOperation::NonBlockingLockShared).context("cannot lock the store")?;
+    let usual = directory.join(own_name());
+    if let Err(error) = clean_up(&usual) {
+        let _ = fs::remove_dir(&own);
+        return Err(error);
+    }
+    sweep(directory);
+    // It takes the usual name locked, so that nobody can think it abandoned.
+    let renamed = renameat_with(CWD, &own, CWD, &usual, RenameFlags::NOREPLACE);
     Ok(Place {
-        root,
+        root: if renamed.is_ok() { usual } else { own },
         budget: 0,
         lock,
     })
+}
+
+/// Removes stores beside the usual one that helpers with other runtime directories left when they
+/// were killed. A young one may be about to be locked.
+fn sweep(directory: &Path) {
+    let mut start = own_name().into_os_string().into_encoded_bytes();
+    start.push(b'-');
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name().into_encoded_bytes();
+        let process = name.strip_prefix(&start[..]);
+        let numbered = process.is_some_and(|rest| rest.iter().all(u8::is_ascii_digit));
+        let old = entry
+            .metadata()
+            .and_then(|found| found.modified())
+            .is_ok_and(|made| made.elapsed().is_ok_and(|age| age > YOUTH));
+        if numbered
+            && old
+            && let Err(error) = clean_up(&entry.path())
+        {
+            tracing::debug!("{error:#}");
+        }
+    }
 }
 
 fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
@@ -129,9 +161,13 @@ fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty())
 }
 
-fn is_in_use(root: &Path) -> bool {
-    open_directory(root)
-        .is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err())
+/// Locks a store that nobody uses; `None` where a living helper does.
+fn lock_abandoned(root: &Path) -> Option<OwnedFd> {
+    let lock = open_directory(root).ok()?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+    let (locked, named) = (rustix::fs::fstat(&lock), rustix::fs::lstat(root));
+    matches!((locked, named), (Ok(locked), Ok(named)) if locked.st_ino == named.st_ino)
+        .then_some(lock)
 }
 
 /// Removes a store that a dead helper left, if it is one of this user's.
@@ -148,9 +184,9 @@ pub(crate) fn clean_up(root: &Path) -> Result<()> {
             root.display()
         );
     }
-    if is_in_use(root) {
+    let Some(_lock) = lock_abandoned(root) else {
         return Ok(());
-    }
+    };
     fs::remove_dir_all(root).with_context(|| format!("cannot remove {}", root.display()))
 }
 
@@ -174,11 +210,30 @@ mod tests {
         clean_up(&first.root).expect("left alone");
         assert!(first.root.exists());
         let left = first.root.clone();
-        drop(first);
+        drop((first, second));
         fs::write(left.join("leftover"), "x").expect("writable");
         let third = make_root(&base).expect("cleaned and made again");
         assert_eq!(third.root, left);
         assert!(!left.join("leftover").exists());
+        fs::remove_dir_all(&base).expect("ours");
+    }
+
+    #[test]
+    fn abandoned_stores_of_other_processes_are_swept_when_they_are_old() {
+        let base = std::env::temp_dir().join(format!("copper-sweep-{}", std::process::id()));
+        fs::create_dir(&base).expect("temporary directory");
+        let named = |end: &str| base.join(format!("{}-{end}", own_name().display()));
+        let past = std::time::SystemTime::now() - 2 * YOUTH;
+        for (end, old) in [("7", true), ("8", false), ("job", true)] {
+            fs::create_dir(named(end)).expect("made");
+            let made = fs::File::open(named(end)).expect("opened");
+            if old {
+                made.set_modified(past).expect("ours");
+            }
+        }
+        sweep(&base);
+        assert!(!named("7").exists());
+        assert!(named("8").exists() && named("job").exists());
         fs::remove_dir_all(&base).expect("ours");
     }
 

@@ -1,4 +1,4 @@
-//! The absolute form of a path argument, without allocation and without a call that is hooked.
+//! The absolute form of a path argument, without a call that is hooked.
 
 use std::ffi::CStr;
 
@@ -45,23 +45,13 @@ pub(crate) fn absolute(base: libc::c_int, path: usize) -> Option<Resolved> {
 
 impl Resolved {
     fn push_directory(&mut self, directory: libc::c_int) -> Option<()> {
-        let mut link = [0_u8; 32];
-        if directory == libc::AT_FDCWD {
-            link[..14].copy_from_slice(b"/proc/self/cwd");
+        let link = if directory == libc::AT_FDCWD {
+            "/proc/self/cwd".to_owned()
         } else {
-            use std::io::Write;
-            write!(&mut link[..31], "/proc/self/fd/{directory}").ok()?;
-        }
-        // SAFETY: both buffers are live and their sizes are told.
-        let length = unsafe {
-            libc::syscall(
-                libc::SYS_readlink,
-                link.as_ptr(),
-                self.bytes.as_mut_ptr(),
-                CAPACITY / 2,
-            )
+            format!("/proc/self/fd/{directory}")
         };
-        self.length = usize::try_from(length).ok()?;
+        let target = rustix::fs::readlink(link, Vec::new()).ok()?;
+        self.push(target.to_bytes());
         Some(())
     }
 }

@@ -1,11 +1,17 @@
 //! The table of counts: one slot of 64 bytes per symbol, in a file that all processes map shared,
 //! so that counts survive exec and `_exit` without any work at exit.
 //!
+//! System calls go through rustix, which makes them itself: libc's functions, `syscall` among them,
+//! may be hooked, by the shim or by us.
+//!
 //! A slot holds the symbol's name (48 bytes, padded with NULs), the number of calls (u64, native
 //! order) and the number of those on a path below `CALL_COUNTER_PATHS` (u64).
 
 use crate::hooks::SYMBOLS;
 use crate::resolve::{Resolved, absolute};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::mm::{MapFlags, ProtFlags};
 use std::ffi::CStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +29,7 @@ struct Slot {
 struct Counter {
     slots: &'static [Slot],
     prefixes: Option<&'static CStr>,
-    log: libc::c_int,
+    log: OwnedFd,
 }
 
 static COUNTER: OnceLock<Option<Counter>> = OnceLock::new();
@@ -56,8 +62,8 @@ impl Counter {
             line[length..end].copy_from_slice(&part[..end - length]);
             length = end;
         }
-        // SAFETY: the buffer is live for `length` bytes. By its number, as `write` may be hooked.
-        unsafe { libc::syscall(libc::SYS_write, self.log, line.as_ptr(), length) };
+        // A line that cannot be written is missing from a failure's message, no more.
+        let _ = rustix::io::write(&self.log, &line[..length]);
     }
 }
 
@@ -90,43 +96,43 @@ fn start() -> Option<Counter> {
             (!prefixes.is_null()).then(|| CStr::from_ptr(prefixes)),
         )
     };
-    let mut log_path = file.to_bytes().to_vec();
-    log_path.extend_from_slice(b".log\0");
-    let size = SYMBOLS.len() * size_of::<Slot>();
-    // SAFETY: plain system calls on NUL-terminated paths; the mapping is checked before use, holds
-    // `SYMBOLS.len()` slots of plain numbers, and is never unmapped.
-    let (slots, log) = unsafe {
-        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC;
-        let table = libc::syscall(libc::SYS_open, file.as_ptr(), flags, 0o666) as libc::c_int;
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
-        let log = libc::syscall(libc::SYS_open, log_path.as_ptr(), flags, 0o666) as libc::c_int;
-        if table < 0 || log < 0 || libc::ftruncate(table, size as libc::off_t) != 0 {
-            return None;
-        }
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let start = libc::mmap(
-            std::ptr::null_mut(),
-            size,
-            protection,
-            libc::MAP_SHARED,
-            table,
-            0,
-        );
-        if start == libc::MAP_FAILED {
-            return None;
-        }
-        for (index, symbol) in SYMBOLS.iter().enumerate() {
-            let name = start.cast::<Slot>().add(index).cast::<u8>();
-            std::ptr::copy_nonoverlapping(symbol.as_ptr(), name, symbol.len().min(NAME_BYTES));
-        }
-        (
-            std::slice::from_raw_parts(start.cast::<Slot>(), SYMBOLS.len()),
-            log,
-        )
-    };
+    let (slots, log) = map(file).ok()?;
     Some(Counter {
         slots,
         prefixes,
         log,
     })
+}
+
+/// Maps the table `file`, and opens the log beside it.
+fn map(file: &CStr) -> rustix::io::Result<(&'static [Slot], OwnedFd)> {
+    let mode = Mode::from_raw_mode(0o666);
+    let size = SYMBOLS.len() * size_of::<Slot>();
+    let table = rustix::fs::open(file, OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC, mode)?;
+    rustix::fs::ftruncate(&table, size as u64)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
+    let log = rustix::fs::open([file.to_bytes(), b".log"].concat(), flags, mode)?;
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new shared mapping of the whole file, at an address the kernel chooses.
+    let start = unsafe {
+        rustix::mm::mmap(
+            std::ptr::null_mut(),
+            size,
+            protection,
+            MapFlags::SHARED,
+            &table,
+            0,
+        )?
+    };
+    for (index, symbol) in SYMBOLS.iter().enumerate() {
+        // SAFETY: the mapping holds a slot for each symbol, and a slot begins with its name; all
+        // processes write the same bytes there.
+        unsafe {
+            let name = start.cast::<Slot>().add(index).cast::<u8>();
+            std::ptr::copy_nonoverlapping(symbol.as_ptr(), name, symbol.len().min(NAME_BYTES));
+        }
+    }
+    // SAFETY: the mapping holds that many slots, plain numbers of any value, and is never unmapped.
+    let slots = unsafe { std::slice::from_raw_parts(start.cast::<Slot>(), SYMBOLS.len()) };
+    Ok((slots, log))
 }

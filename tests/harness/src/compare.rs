@@ -179,8 +179,11 @@ fn replace_all(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     result
 }
 
-/// Lines shown of a difference: enough to see what it is about.
-const SHOWN: usize = 60;
+/// Lines shown of a difference: enough to see what it is about, or `COPPER_SHOW_LINES`.
+fn lines_shown() -> usize {
+    let asked = std::env::var("COPPER_SHOW_LINES").ok();
+    asked.and_then(|lines| lines.parse().ok()).unwrap_or(60)
+}
 
 fn lines_that_differ(expected: &[u8], got: &[u8]) -> String {
     let (expected, got) = (
@@ -191,7 +194,7 @@ fn lines_that_differ(expected: &[u8], got: &[u8]) -> String {
         .deadline(Instant::now() + Duration::from_secs(5))
         .diff_lines(expected.as_ref(), got.as_ref());
     let mut shown = String::new();
-    let mut count = 0;
+    let (mut count, limit) = (0, lines_shown());
     for change in difference.iter_all_changes() {
         let sign = match change.tag() {
             similar::ChangeTag::Delete => '-',
@@ -199,13 +202,13 @@ fn lines_that_differ(expected: &[u8], got: &[u8]) -> String {
             similar::ChangeTag::Equal => continue,
         };
         count += 1;
-        if count <= SHOWN {
+        if count <= limit {
             let line: String = change.value().trim_end().chars().take(400).collect();
             shown += &format!("  {sign} {line}\n");
         }
     }
-    if count > SHOWN {
-        shown += &format!("  ... and {} more lines\n", count - SHOWN);
+    if count > limit {
+        shown += &format!("  ... and {} more lines\n", count - limit);
     }
     shown
 }

@@ -47,9 +47,16 @@ impl Session {
         let bin = scratch.path().join("bin");
         // Another user may not be able to reach the build directory.
         std::fs::create_dir(&bin).expect("scratch directory is new");
-        for name in ["copper", "libcopper.so"] {
-            std::fs::copy(environment::built(name), bin.join(name)).expect("copy of a built file");
-        }
+        // Copied by another process: a descriptor of ours, open for writing, could be inherited by
+        // a child that another thread starts, and keep the program from being executed.
+        let copied = Command::new("cp")
+            .args(["copper", "libcopper.so"].map(environment::built))
+            .arg(&bin)
+            .status();
+        assert!(
+            copied.is_ok_and(|status| status.success()),
+            "copy of the built files"
+        );
         let covered = covered.iter().map(|path| path.to_path_buf()).collect();
         Self {
             scratch,

@@ -2,7 +2,10 @@
 //! they print without it.
 
 mod changes;
+mod escapes;
+mod faults;
 mod fixture;
+mod lifecycle;
 mod random_trees;
 mod reading;
 mod real_programs;

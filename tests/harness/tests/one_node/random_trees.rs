@@ -79,23 +79,24 @@ fn questions_in_the_view(seed: u64, things: &[Thing], operations: &[Operation]) 
     let script = scratch.path().join("operations");
     random::write(operations, &script).unwrap();
     let program = environment::program("random_operations");
-    let session = Session::start(&[&root]);
+    let (session, view) = (Session::start(&[&root]), Session::start(&[]));
     let mut plain = session.command(Way::Plain, &program);
     plain.arg(&root).arg(&script);
-    let expected = Outcome::of(&mut origin::read_only(&root, &plain));
+    let expected = Outcome::of(&mut origin::read_only(scratch.path(), &plain));
     for (state, way) in [
         ("cold", Way::View),
         ("warm", Way::View),
         ("covered", Way::Covered),
     ] {
+        let session = if way == Way::View { &view } else { &session };
         let mut command = session.command(way, &program);
         command.arg(session.seen(way, &root)).arg(&script);
         if way == Way::Covered {
             // Only the view is read-only.
-            command = origin::read_only(&root, &command);
+            command = origin::read_only(scratch.path(), &command);
         }
         Outcome::of(&mut command)
-            .without_view(&session.view())
+            .without_view(&view.view())
             .must_equal(
                 &expected,
                 &format!("the {state} run with COPPER_RANDOM_SEED={seed}"),

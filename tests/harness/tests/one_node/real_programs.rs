@@ -13,6 +13,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// One way to run all cases, with what a failure calls it.
 const RUNS: [(Way, &str); 5] = [
@@ -32,9 +33,14 @@ struct Bench {
 impl Bench {
     fn new(tree: &Path) -> Self {
         let session = Session::start(&[tree]);
+        let scratch = environment::scratch();
+        // Younger than the tree, older than what the scripts make.
+        std::thread::sleep(Duration::from_millis(20));
+        fs::write(scratch.path().join("stamp"), "").unwrap();
+        std::thread::sleep(Duration::from_millis(20));
         Self {
             session,
-            scratch: environment::scratch(),
+            scratch,
             tree: tree.to_owned(),
         }
     }
@@ -57,6 +63,7 @@ impl Bench {
         command
             .env("PYTHON", python::interpreter())
             .env("GIT_PAGER", "cat");
+        command.env("STAMP", self.scratch.path().join("stamp"));
         python::settle(&mut command);
         Outcome::of(&mut command).without_view(&self.session.view())
     }
@@ -107,8 +114,8 @@ fn listing_and_finding() {
         "find -L $TREE/walk $TREE/sizes -ls",
         "find $TREE -xdev -type f -size +4095c -perm /444 | sort",
         "find $TREE -samefile $TREE/links/file; find $TREE -empty; find $TREE -xtype l",
-        "find $TREE -newer $TREE/sizes/1 -name '*[0-9]' | cksum; find $TREE -executable | cksum",
-        "find $TREE -type f -exec wc -c {} + | tail -3",
+        "cd $TREE; find . -newer sizes/1 -name '*[0-9]' | cksum; find . -executable | cksum",
+        "find $TREE/sizes $TREE/walk -type f -exec wc -c {} +",
         "du -a $TREE | sort; du -sb $TREE; du --inodes $TREE",
         "stat $TREE/sizes/* $TREE/links/* $TREE/special/* | grep -v Access:; stat -f -c %T,%s $TREE",
         "readlink -f $TREE/links/*; realpath $TREE/links/chain-5; readlink $TREE/links/*",
@@ -137,14 +144,14 @@ fn copying_and_archiving() {
     // What arrives is compared without Copper's help: `env -u` of the preload.
     // Times that were copied are compared, times of the copying are not.
     let look = "unset LD_PRELOAD; show='%P %y %m %s %n %b %l'; \
-                find $OUT -mindepth 1 ! -newer $OUT -printf \"$show %T@\\n\" | sort; \
-                find $OUT -mindepth 1 -newer $OUT -printf \"$show\\n\" | sort; \
+                find $OUT -mindepth 1 ! -newer $STAMP -printf \"$show %T@\\n\" | sort; \
+                find $OUT -mindepth 1 -newer $STAMP -printf \"$show\\n\" | sort; \
                 find $OUT -type f -print0 | sort -z | xargs -0r md5sum";
-    let with_look = |script: &str| format!("{script}; echo status $?; touch -r $TREE $OUT; {look}");
+    let with_look = |script: &str| format!("{script}; echo status $?; {look}");
     let scripts: Vec<String> = [
         "cp -a $TREE/links $TREE/sizes $TREE/sparse $TREE/attributes $TREE/permissions $OUT",
         "cp -r $TREE/walk $TREE/names $OUT; cp --reflink=auto --sparse=always $TREE/sparse/* $OUT",
-        "cp -l $TREE/links/file $OUT/linked 2>/dev/null; cp -s $TREE/links/file $OUT/soft; rm -f $OUT/soft",
+        "cp -s $TREE/links/file $OUT/soft; cat $OUT/soft; rm $OUT/soft; cp -u $TREE/many/name-1* $OUT",
         "rsync -aHX $TREE/links $TREE/sizes $TREE/attributes $TREE/walk $OUT; rsync -aHXni $TREE/links $TREE/sizes $OUT",
         "tar -C $TREE -xf <(tar -C $TREE -cf - walk) -C $OUT; tar -C $OUT -xf <(tar -C $TREE -cSf - sparse links attributes)",
         "install -m 640 $TREE/sizes/4097 $OUT/installed; ln -s $TREE/sizes/1 $OUT/link && cat $OUT/link; rm $OUT/link",
@@ -375,8 +382,9 @@ fn python_files_and_processes() {
     on_awkward_tree(&[
         "$PYTHON -c '
 import os
-for d, ds, fs in os.walk(os.environ[\"TREE\"].encode()):
-    print(d[-60:], ds[:50], fs[:50])
+t = os.environ[\"TREE\"].encode()
+for d, ds, fs in os.walk(t):
+    print(d[len(t):][-60:], ds[:50], fs[:50])
 '",
         "$PYTHON -c '
 import os

@@ -1,0 +1,346 @@
+//! The engine as the driver of its node of the cooperative tree.
+//!
+//! Tasks ask the node for objects; the node sees to it that each is asked for once, by whom, and for
+//! how long. The catalog is the truth about what is known here: an object that a task lacks is not
+//! taken from the node's memory of earlier answers.
+#![forbid(unsafe_code)]
+
+use super::{Engine, Token, Wanted};
+use crate::origin::copy::{Aside, Copy, Opened};
+use crate::origin::snapshot::Batches;
+use crate::origin::work::Extent;
+use crate::origin::{OriginPath, Said};
+use copper_core::request::Outcome;
+use copper_core::tree::{
+    Action, Answer, Change, Event, Kind, Node, Object, OriginReply, OriginRequest, Plan, Record,
+    RequestId, Settings, Time, Topology, TopologyError, Waiter,
+};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the origin may take for one object.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Nobody waits for the end of an invalidation that no client asked for.
+const NOBODY: Waiter = Waiter(0);
+
+/// What the tree is to know of: the node, what is handed to it, and the bodies that it decides upon.
+pub(super) struct Tree {
+    node: Node,
+    settings: Settings,
+    started: Instant,
+    events: VecDeque<Event>,
+    /// The body that came with the event that is being handled.
+    arrived: Option<(Object, Body)>,
+    /// Files that are being copied.
+    aside: HashMap<Object, Arc<Aside>>,
+    /// Room set aside in the store for files that are on their way.
+    rooms: HashMap<Object, u64>,
+}
+
+/// What an object consists of, between its arrival and its publishing.
+pub(super) enum Body {
+    Entry(Said),
+    Directory(Arc<Batches>, Vec<(usize, Said)>),
+    Unlisted,
+    File(Box<Copy>),
+    Long(Box<Opened>),
+    NoFile,
+}
+
+impl Tree {
+    /// The tree of a job of one node.
+    pub(super) fn alone() -> Result<Tree, TopologyError> {
+        let settings = Settings {
+            patience: PATIENCE,
+            ..Settings::default()
+        };
+        let topology = Topology::fitted(1, 1, 1)?;
+        let plan = Arc::new(Plan { topology, settings });
+        let mut tree = Tree {
+            node: Node::new(plan, 0, std::process::id())?,
+            settings,
+            started: Instant::now(),
+            events: VecDeque::new(),
+            arrived: None,
+            aside: HashMap::new(),
+            rooms: HashMap::new(),
+        };
+        tree.events.push_back(Event::Ready);
+        Ok(tree)
+    }
+
+    fn now(&self) -> Time {
+        Time::default().after(self.started.elapsed())
+    }
+
+    /// Whether a file is on its way.
+    pub(super) fn has_room_for(&self, object: &Object) -> bool {
+        self.rooms.contains_key(object)
+    }
+
+    /// Notes the room that was set aside for a file.
+    pub(super) fn note_room(&mut self, object: &Object, size: u64) {
+        self.rooms.insert(object.clone(), size);
+    }
+
+    /// Takes back the note of the room that was set aside for a file.
+    pub(super) fn take_room(&mut self, object: &Object) -> u64 {
+        self.rooms.remove(object).unwrap_or(0)
+    }
+
+    /// Hands in that `object` is not here any more, if the node takes it to be.
+    pub(super) fn evicted(&mut self, kind: Kind, path: &[u8]) {
+        if let Ok(object) = Object::new(kind, path)
+            && self.node.lookup(&object).is_some()
+        {
+            self.events.push_back(Event::Evicted(object));
+        }
+    }
+}
+
+impl Engine {
+    /// Asks the tree for an object, for the task `token`.
+    pub(super) fn ask_tree(&mut self, token: Token, object: Object) {
+        if self.tree.node.lookup(&object).is_some() {
+            self.tree.events.push_back(Event::Evicted(object.clone()));
+        }
+        self.tree.events.push_back(Event::Ask {
+            waiter: Waiter(token),
+            object,
+            deadline: self.tree.now().after(PATIENCE),
+        });
+    }
+
+    /// Tells the tree what changed; the task `token` is taken up again when all nodes know.
+    pub(super) fn tell_tree(&mut self, token: Token, paths: &[OriginPath]) {
+        let event = invalidate(Waiter(token), paths);
+        self.tree.events.push_back(event);
+    }
+
+    /// Hands in what has piled up, and does what is to be done about it.
+    pub(super) fn pump(&mut self) {
+        loop {
+            if !self.touched.is_empty() {
+                let event = invalidate(NOBODY, &std::mem::take(&mut self.touched));
+                self.hand_in(event);
+            }
+            let Some(event) = self.tree.events.pop_front() else {
+                return;
+            };
+            self.hand_in(event);
+        }
+    }
+
+    /// Hands in what the origin said, with the body that came with it.
+    pub(super) fn hand_in_reply(
+        &mut self,
+        id: RequestId,
+        reply: OriginReply,
+        body: Option<(Object, Body)>,
+    ) {
+        self.tree.arrived = body;
+        self.hand_in(Event::Origin { id, reply });
+        // What the node did not want came too late.
+        if let Some((_, Body::File(copy))) = self.tree.arrived.take() {
+            let _ = std::fs::remove_file(&copy.file);
+        }
+        self.pump();
+    }
+
+    fn hand_in(&mut self, event: Event) {
+        let mut actions = Vec::new();
+        let now = self.tree.now();
+        self.tree.node.handle(now, event, &mut actions);
+        for action in actions {
+            self.perform(action);
+        }
+    }
+
+    /// When the tree has something to do without being asked; `None` where nothing is under way.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let due = self.tree.node.next_timeout();
+        (due != Time::NEVER).then(|| self.tree.started + Duration::from_nanos(due.0))
+    }
+
+    /// Lets the tree do what is due.
+    pub(crate) fn heed_time(&mut self) {
+        if self.tree.node.next_timeout() <= self.tree.now() {
+            self.hand_in(Event::Timer);
+            self.pump();
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::AskOrigin { id, request } => self.ask_origin(id, request),
+            Action::Publish(record) => self.publish_record(&record),
+            Action::Answer {
+                waiter,
+                object,
+                answer,
+            } => self.answered(waiter.0, &object, &answer),
+            Action::Discard(record) => {
+                if let Some(aside) = self.tree.aside.remove(&record.object) {
+                    aside.discard();
+                }
+            }
+            Action::Forget(record) => self.forget_record(&record),
+            Action::Settled { waiter, .. } => {
+                if waiter != NOBODY {
+                    self.advance(waiter.0);
+                }
+            }
+            // A job of one node has no peers.
+            Action::Send { .. } | Action::Transfer { .. } => {}
+        }
+    }
+
+    fn ask_origin(&mut self, id: RequestId, request: OriginRequest) {
+        match request {
+            OriginRequest::Look { object } => match object.kind() {
+                Kind::Directory => {
+                    let limit = self.policy.directory_limit;
+                    self.origin.ask_listing(id, object, limit);
+                }
+                Kind::Content => self.ask_file(id, object),
+                Kind::Entry | Kind::Closure => self.origin.ask_entry(id, object),
+            },
+            OriginRequest::Read { record, chunk } => self.ask_extent(id, &record, chunk),
+        }
+    }
+
+    pub(super) fn ask_file(&mut self, id: RequestId, object: Object) {
+        let target = self.store.next_partial();
+        let limit = self.tree.settings.inline_limit.into();
+        self.origin.ask_file(id, object, target, limit);
+    }
+
+    fn ask_extent(&mut self, id: RequestId, record: &Record, chunk: u32) {
+        if let Some((object, Body::Long(opened))) = self
+            .tree
+            .arrived
+            .take_if(|(object, body)| *object == record.object && matches!(body, Body::Long(_)))
+        {
+            let target = self.store.next_partial();
+            match Aside::new(*opened, &target) {
+                Ok(aside) => {
+                    if let Some(old) = self.tree.aside.insert(object, Arc::new(aside)) {
+                        old.discard();
+                    }
+                }
+                Err(why) => {
+                    tracing::warn!(?why, path = %object.path().escape_ascii(), "not set aside");
+                }
+            }
+        }
+        let Some(aside) = self.tree.aside.get(&record.object) else {
+            let reply = OriginReply::NoSpace;
+            self.tree.events.push_back(Event::Origin { id, reply });
+            return;
+        };
+        let (start, length) = self.tree.settings.extent(record.length(), chunk);
+        let extent = Extent {
+            aside: aside.clone(),
+            bytes: start..start + u64::from(length),
+            tries: 0,
+        };
+        self.origin.ask_extent(id, extent);
+    }
+
+    fn publish_record(&mut self, record: &Record) {
+        let path: OriginPath = record.object.path().into();
+        self.give_room_back(&record.object);
+        let arrived = self
+            .tree
+            .arrived
+            .take_if(|(object, _)| *object == record.object)
+            .map(|(_, body)| body);
+        let done = match (record.object.kind(), arrived) {
+            (_, Some(Body::Entry(said))) => self.publish(&path, &said).map(|_| ()),
+            (_, Some(Body::Directory(batches, said))) => {
+                self.publish_directory(&path, batches.listed(), said)
+            }
+            (_, Some(Body::Unlisted)) => {
+                self.not_listed(&path, record);
+                Ok(())
+            }
+            (_, Some(Body::NoFile)) => {
+                self.no_file(&path, record);
+                Ok(())
+            }
+            (Kind::Content, Some(Body::File(copy))) => self.keep(&path, &copy),
+            (Kind::Content, _) => self.finish(&path, &record.object),
+            _ => Ok(()),
+        };
+        if done.is_err() {
+            self.note_full();
+        }
+    }
+
+    fn finish(
+        &mut self,
+        path: &OriginPath,
+        object: &Object,
+    ) -> Result<(), copper_core::catalog::writer::Full> {
+        let Some(aside) = self.tree.aside.remove(object) else {
+            return Ok(());
+        };
+        match aside.finish() {
+            Ok(copy) => self.keep(path, &copy),
+            Err(why) => {
+                self.pass_content(path, why);
+                Ok(())
+            }
+        }
+    }
+
+    fn answered(&mut self, token: Token, object: &Object, answer: &Answer) {
+        if object.kind() == Kind::Content {
+            self.give_room_back(object);
+            self.content_answered(object.path(), answer);
+        }
+        match answer {
+            Answer::Known(_) => self.advance(token),
+            Answer::Failed { .. } | Answer::TimedOut | Answer::Busy | Answer::NoSpace => {
+                tracing::debug!(?object, ?answer, "left to the origin");
+                if self.tasks.remove(&token).is_some() {
+                    self.reply(token, Outcome::PassThrough);
+                }
+            }
+        }
+    }
+
+    /// Gives back the room that was set aside for a file: it has arrived, or will not.
+    fn give_room_back(&mut self, object: &Object) {
+        let room = self.tree.take_room(object);
+        self.store.release(room);
+    }
+
+    fn forget_record(&mut self, record: &Record) {
+        let path = record.object.path();
+        match record.object.kind() {
+            Kind::Content => self.drop_content(path),
+            Kind::Entry | Kind::Directory | Kind::Closure => self.retire_here(path),
+        }
+    }
+}
+
+/// The tree's word for changed paths; too many of them, or one that it cannot name, are everything.
+fn invalidate(waiter: Waiter, paths: &[OriginPath]) -> Event {
+    let named = paths
+        .iter()
+        .map(|path| copper_core::tree::check_path(path).map(|()| path[..].into()));
+    let change = match named.collect::<Result<Vec<Box<[u8]>>, _>>() {
+        Ok(named) if !paths.iter().any(|path| **path == *b"/") => Change::Paths(named),
+        _ => Change::All,
+    };
+    Event::Invalidate { waiter, change }
+}
+
+impl Wanted {
+    /// The object of this kind at `path`; `None` where the tree cannot name it.
+    pub(super) fn object(kind: Kind, path: &[u8]) -> Option<Wanted> {
+        Object::new(kind, path).ok().map(Wanted::Object)
+    }
+}

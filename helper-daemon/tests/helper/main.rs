@@ -1,0 +1,6 @@
+//! The helper, driven as users and shims do: by its command and over its socket.
+
+mod commands;
+mod contents;
+mod names;
+mod support;

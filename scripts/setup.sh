@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Installs what building, testing and the demonstration need and is missing. Debian 12 or a
+# relative of it; elsewhere it says what to install by hand. Does nothing where all is there.
+#
+#   scripts/setup.sh [--demo]      --demo: only what the demonstration needs
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/common.sh
+
+command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs"
+
+# command:package
+needed=(gcc:gcc git:git python3:python3)
+if [ "${1:-}" != --demo ]; then
+  needed+=(make:make perl:perl rsync:rsync fusermount3:fuse3 file:file cpio:cpio dash:dash
+    unshare:util-linux setpriv:util-linux mount:mount ip:iproute2 strace:strace)
+fi
+missing=()
+for pair in "${needed[@]}"; do
+  command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+done
+if [ "${1:-}" != --demo ] && ! ldconfig -p | grep -q 'libfabric\.so\.1'; then
+  missing+=(libfabric1)
+fi
+if ! python3 -m pip --version >/dev/null 2>&1; then
+  missing+=(python3-pip)
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+  say "installing ${missing[*]}"
+  command -v apt-get >/dev/null || die "install these by hand: ${missing[*]}"
+  as_root=()
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || die "ask root for: apt-get install ${missing[*]}"
+    as_root=(sudo)
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  "${as_root[@]}" apt-get update -qq || die "apt-get update failed; is the network there?"
+  "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+    die "apt-get could not install: ${missing[*]}"
+fi
+
+# Wheels are fetched once and kept in the repository's .cache.
+if [ ! -e "$cache/wheels/complete" ]; then
+  say "fetching numpy, scipy and pandas"
+  mkdir -p "$cache/wheels"
+  "$(real_python)" -m pip download --quiet --disable-pip-version-check --only-binary :all: \
+    -d "$cache/wheels" -r scripts/python-packages.txt ||
+    die "pip could not fetch the packages of scripts/python-packages.txt; is the network there?"
+  touch "$cache/wheels/complete"
+fi

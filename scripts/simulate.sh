@@ -1,0 +1,46 @@
+#!/bin/sh
+# Runs the simulator of the cooperative tree.
+#
+#   scripts/simulate.sh faults [SEEDS [FIRST]]   fault schedules, 10,000 unless told
+#   scripts/simulate.sh replay SEED              one schedule again; shrinks it if it fails
+#   scripts/simulate.sh scale [NODES]            the scale report up to NODES (100,000): docs/scaling.{md,json}
+#                                                and the plots in docs/images
+#   scripts/simulate.sh plot                     the plots alone, from docs/scaling.json
+#   scripts/simulate.sh workload                 records the import workload again
+set -eu
+cd "$(dirname "$0")/.."
+target=${CARGO_TARGET_DIR:-target}
+
+simulate() {
+    cargo build --release --quiet -p copper-simulator
+    "$target/release/simulate" "$@"
+}
+
+plot() {
+    venv=$target/plot-venv
+    if [ ! -x "$venv/bin/python" ]; then
+        python3 -m venv "$venv"
+        "$venv/bin/pip" install --quiet matplotlib
+    fi
+    "$venv/bin/python" tests/simulator/plot_scaling.py docs/scaling.json docs/images/scaling
+}
+
+case ${1:-} in
+faults) simulate faults --count "${2:-10000}" --from "${3:-0}" ;;
+replay) simulate replay "$2" ;;
+scale)
+    status=0
+    simulate scale --most "${2:-100000}" --json docs/scaling.json --table docs/scaling.md || status=$?
+    plot
+    exit "$status"
+    ;;
+plot) plot ;;
+workload)
+    command -v strace >/dev/null || { echo "strace is missing; install it (apt-get install strace)" >&2; exit 1; }
+    python3 tests/simulator/record_workload.py "$target/workload" tests/simulator/workloads/import.workload
+    ;;
+*)
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and runs every test. Ends with an error if one fails.
+#
+#   scripts/test.sh [--quick] [FILTER...]
+#
+#   --quick   only what takes seconds: the unit tests and the differential tests
+#   FILTER    only tests on one node whose name contains one of these
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/common.sh
+
+quick=false
+filters=()
+for argument in "$@"; do
+  case "$argument" in
+    --quick) quick=true ;;
+    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -*) die "unknown option $argument; see scripts/test.sh --help" ;;
+    *) filters+=("$argument") ;;
+  esac
+done
+
+failed=()
+step() {
+  local name=$1 start=$SECONDS
+  shift
+  say "$name"
+  if "$@"; then
+    echo "== $name: passed in $((SECONDS - start)) s"
+  else
+    echo "== $name: FAILED after $((SECONDS - start)) s"
+    failed+=("$name")
+  fi
+}
+
+say "setting up"
+scripts/setup.sh
+say "building"
+build_release
+
+one_node() { cargo test --release --locked -p copper-tests --test one_node -- "$@"; }
+
+if [ ${#filters[@]} -gt 0 ]; then
+  step "tests on one node: ${filters[*]}" one_node "${filters[@]}"
+elif $quick; then
+  step "unit tests" cargo test --release --locked --lib --bins
+  step "differential tests" one_node reading:: starting:: changes:: random_trees::
+else
+  step "formatting" cargo fmt --all --check
+  step "unit tests" cargo test --release --locked
+  step "tests on one node" one_node
+fi
+
+if [ ${#failed[@]} -gt 0 ]; then
+  die "failed: ${failed[*]}"
+fi
+say "all tests passed in $SECONDS s"

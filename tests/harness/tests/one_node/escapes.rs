@@ -1,0 +1,243 @@
+//! What reaches the origin: nothing once it is cached, everything once before.
+//!
+//! The packages lie on the slow origin, which counts each operation of the kernel, so that also
+//! what passes the shim by, or is done by ld.so, is seen.
+
+use copper_tests::compare::Outcome;
+use copper_tests::session::{Session, Way};
+use copper_tests::{call_counts, environment, origin, python};
+use slow_origin::{Counts, Load, Operation, SlowOrigin};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+struct Packages {
+    /// Declared first, so that the helper is gone before the origin is.
+    session: Session,
+    origin: SlowOrigin,
+    scratch: tempfile::TempDir,
+}
+
+impl Packages {
+    fn on_slow_origin() -> Self {
+        let scratch = environment::scratch();
+        let mount = scratch.path().join("packages");
+        let origin = origin::slow(python::packages(), &mount, &Load::none());
+        let session = Session::start(&[&mount]);
+        Self {
+            session,
+            origin,
+            scratch,
+        }
+    }
+
+    fn import(&self, way: Way) -> Command {
+        let mut command = self.session.command(way, python::interpreter());
+        command
+            .args(["-c", python::IMPORT])
+            .current_dir(self.scratch.path());
+        command.env("PYTHONPATH", self.session.seen(way, self.origin.mount()));
+        python::settle(&mut command);
+        command
+    }
+
+    fn run(&self, way: Way) -> Outcome {
+        Outcome::of(&mut self.import(way)).without_view(&self.session.view())
+    }
+
+    /// Imports in four processes at once.
+    fn run_four(&self, way: Way) -> Vec<Outcome> {
+        std::thread::scope(|scope| {
+            let runs: Vec<_> = (0..4).map(|_| scope.spawn(|| self.run(way))).collect();
+            runs.into_iter()
+                .map(|run| run.join().expect("the run ends"))
+                .collect()
+        })
+    }
+}
+
+/// The paths that were touched most, for the message of a failure.
+fn most_touched(counts: &Counts) -> String {
+    let mut paths: Vec<_> = counts
+        .paths
+        .iter()
+        .map(|(path, by_kind)| (by_kind.values().sum::<u64>(), path, by_kind))
+        .collect();
+    paths.sort_by(|one, other| other.0.cmp(&one.0));
+    let lines = paths
+        .iter()
+        .take(40)
+        .map(|(_, path, by_kind)| format!("  {path:?} {by_kind:?}"));
+    format!(
+        "{:?}\n{}",
+        counts.operations,
+        lines.collect::<Vec<_>>().join("\n")
+    )
+}
+
+fn nothing_escapes_warm(way: Way) {
+    let packages = Packages::on_slow_origin();
+    let plain = packages.run(Way::Plain);
+    assert!(plain.status.success(), "{plain:?}");
+    packages.run(way).must_equal(&plain, "the cold import");
+    packages.origin.reset().unwrap();
+    for _ in 0..2 {
+        packages.run(way).must_equal(&plain, "the warm import");
+    }
+    let counts = packages.origin.counts().unwrap();
+    assert_eq!(
+        counts.total(),
+        0,
+        "warm imports reached the origin:\n{}",
+        most_touched(&counts)
+    );
+}
+
+#[test]
+fn nothing_escapes_warm_below_a_covered_prefix() {
+    nothing_escapes_warm(Way::Covered);
+}
+
+#[test]
+fn nothing_escapes_warm_in_the_view() {
+    nothing_escapes_warm(Way::View);
+}
+
+/// Files with more than one open, more bytes read than they have, or directories listed twice.
+fn read_more_than_once(counts: &Counts, packages: &Path) -> BTreeMap<String, String> {
+    let mut wrong = BTreeMap::new();
+    for (path, by_kind) in &counts.paths {
+        let of = |kind| by_kind.get(&kind).copied().unwrap_or(0);
+        let (opens, listings) = (of(Operation::Open), of(Operation::Opendir));
+        let read = counts.bytes_read.get(path).copied().unwrap_or(0);
+        let size = fs::metadata(packages.join(path)).map_or(0, |found| found.len());
+        if opens > 1 || listings > 1 || (opens > 0 && read > size) {
+            let what = format!("{opens} opens, {read} of {size} bytes, {listings} listings");
+            wrong.insert(path.clone(), what);
+        }
+    }
+    wrong
+}
+
+fn everything_once_cold(way: Way) {
+    let packages = Packages::on_slow_origin();
+    let plain = packages.run(Way::Plain);
+    packages.origin.set_load(&Load::latency_us(200)).unwrap();
+    packages.origin.reset().unwrap();
+    for run in packages.run_four(way) {
+        run.must_equal(&plain, "one of four cold imports");
+    }
+    let counts = packages.origin.counts().unwrap();
+    assert!(
+        counts.of(Operation::Open) > 300,
+        "{}",
+        most_touched(&counts)
+    );
+    let wrong = read_more_than_once(&counts, python::packages());
+    assert!(
+        wrong.is_empty(),
+        "asked of the origin more than once: {wrong:#?}"
+    );
+}
+
+#[test]
+fn everything_once_cold_below_a_covered_prefix() {
+    everything_once_cold(Way::Covered);
+}
+
+#[test]
+fn everything_once_cold_in_the_view() {
+    everything_once_cold(Way::View);
+}
+
+/// Functions whose calls on covered paths rightly reach glibc: what they need the kernel for is
+/// done on a path that the shim has already brought to the store.
+const MAY_REACH_GLIBC: [&str; 0] = [];
+
+#[test]
+fn no_covered_call_reaches_glibc_warm() {
+    let packages = Packages::on_slow_origin();
+    packages.run(Way::Covered);
+    let table = packages.scratch.path().join("calls");
+    let mut import = packages.import(Way::Covered);
+    let mut preload = packages.session.shim().into_os_string();
+    preload.push(":");
+    preload.push(environment::built("libcall_counter.so"));
+    import
+        .env("LD_PRELOAD", preload)
+        .env("CALL_COUNTER_FILE", &table);
+    import.env("CALL_COUNTER_PATHS", packages.origin.mount());
+    let outcome = Outcome::of(&mut import);
+    assert!(outcome.status.success(), "{outcome:?}");
+    let calls = call_counts::read(&table).unwrap();
+    assert!(
+        calls.values().any(|calls| calls.all > 0),
+        "the counter saw nothing at all"
+    );
+    let reached: Vec<_> = calls
+        .iter()
+        .filter(|(name, calls)| calls.covered > 0 && !MAY_REACH_GLIBC.contains(&name.as_str()))
+        .collect();
+    let examples: Vec<_> = call_counts::covered(&table)
+        .unwrap()
+        .into_iter()
+        .take(20)
+        .collect();
+    assert!(
+        reached.is_empty(),
+        "calls on covered paths reached glibc: {reached:?}\n{examples:#?}"
+    );
+}
+
+/// An interpreter on the origin: the kernel opens the program itself and ld.so its libraries, out
+/// of a preload library's reach (docs/LIMITATIONS.md); everything else is served.
+#[test]
+fn an_interpreter_on_the_origin_escapes_only_by_kernel_and_loader() {
+    let scratch = environment::scratch();
+    let code = "import sys; print(sys.base_prefix)";
+    let prefix = Outcome::of(Command::new(python::interpreter()).args(["-c", code])).text();
+    let mount = scratch.path().join("prefix");
+    let origin = origin::slow(Path::new(prefix.trim()), &mount, &Load::none());
+    let session = Session::start(&[&mount]);
+    let interpreter = python::interpreter()
+        .strip_prefix(prefix.trim())
+        .unwrap()
+        .to_owned();
+    let run = |way| {
+        let mut command = session.command(way, mount.join(&interpreter));
+        command.args([
+            "-c",
+            "import json, ctypes, sqlite3, email.mime.text; print(json.__file__)",
+        ]);
+        Outcome::of(python::settle(&mut command))
+    };
+    let plain = run(Way::Plain);
+    assert!(plain.status.success(), "{plain:?}");
+    run(Way::Covered).must_equal(&plain, "the cold run");
+    origin.reset().unwrap();
+    run(Way::Covered).must_equal(&plain, "the warm run");
+    let counts = origin.counts().unwrap();
+    let mut by_kernel_and_loader = ancestors(&interpreter);
+    // The shared libpython, if the interpreter has one.
+    let listing = Outcome::of(Command::new("ldd").arg(mount.join(&interpreter))).text();
+    for library in listing.lines().filter_map(|line| line.split("=> ").nth(1)) {
+        let library = library.split(' ').next().unwrap_or_default();
+        if let Ok(library) = Path::new(library).strip_prefix(&mount) {
+            by_kernel_and_loader.extend(ancestors(library));
+        }
+    }
+    let escaped: Vec<_> = counts
+        .paths
+        .iter()
+        .filter(|(path, _)| !by_kernel_and_loader.contains(path))
+        .collect();
+    assert!(escaped.is_empty(), "reached the origin: {escaped:#?}");
+}
+
+/// A relative path and its parents, down to the empty path.
+fn ancestors(path: &Path) -> Vec<String> {
+    path.ancestors()
+        .map(|ancestor: &Path| PathBuf::from(ancestor).display().to_string())
+        .collect()
+}
