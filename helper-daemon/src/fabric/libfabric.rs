@@ -17,30 +17,25 @@ use std::time::{Duration, Instant};
 
 use libfabric_sys::{
     Access, Endpoint, EndpointConfig, Event as Completion, Mapping, Memory, OpenError, Peer,
-    PostError as FabricPostError, Region, RemoteRegion,
+    PostError as FabricPostError, Region,
 };
 
 use super::channel::{Channel, FRAMES_PER_PEER, Received};
 use super::frame::Unproved;
 use super::{
-    AdmitError, Counters, Event, Fetch, FetchError, MAX_DESCRIPTOR, MAX_MESSAGE, Offer, OfferId,
-    PostError, Rank, Session, Transport,
+    AdmitError, Counters, Event, Fetch, FetchError, MAX_MESSAGE, Offer, OfferId, PostError, Rank,
+    Session, Transport,
 };
+
+mod fetching;
+
+use fetching::{FetchState, Piece, describe_offer, parse_offer, pieces};
 
 /// Longest frame in bytes: little enough for every provider to send it at once, without asking
 /// the receiver first.
 const FRAME_SIZE: usize = 15 << 10;
-/// Longest piece of a fetch in bytes.
-const PIECE: usize = 1 << 20;
-/// Pieces under way from one peer.
-const PIECES_PER_PEER: usize = 4;
 /// Pieces under way on one rail, those given up by us and not by libfabric among them.
 const PIECES_PER_RAIL: usize = 64;
-/// Reads of one piece that may fail. Where a peer refuses one read, for a key it has withdrawn,
-/// some providers cut the connection, and all that is under way or posted right after fails too.
-/// So a piece that failed is read again by itself, which tells who is to blame, and more than
-/// once, as the connection may be down still.
-const ATTEMPTS: u32 = 5;
 /// Failures of frames, with nothing heard from the peer between, after which it is given up.
 const MAX_SETBACKS: u32 = 8;
 /// Pause after a failure, at first and at most.
@@ -116,37 +111,6 @@ impl PeerState {
     fn may_post(&self, now: Instant) -> bool {
         !self.broken && self.resume_at.is_none_or(|resume| resume <= now)
     }
-}
-
-struct FetchState {
-    fetch: Fetch,
-    peer: Rank,
-    rail: usize,
-    source: RemoteRegion,
-    /// What is left to post.
-    left: VecDeque<Piece>,
-    /// Bytes in the file.
-    written: usize,
-}
-
-/// Part of a fetch.
-#[derive(Clone, Copy)]
-struct Piece {
-    at: usize,
-    length: usize,
-    /// How often its read has failed.
-    failures: u32,
-}
-
-fn pieces(length: usize) -> VecDeque<Piece> {
-    (0..length)
-        .step_by(PIECE)
-        .map(|at| Piece {
-            at,
-            length: PIECE.min(length - at),
-            failures: 0,
-        })
-        .collect()
 }
 
 /// What a token of an operation stands for.
@@ -301,67 +265,6 @@ impl LibfabricTransport {
         }
     }
 
-    fn piece_ended(&mut self, peer: Rank, session: u64) {
-        if let Some(peer) = self
-            .peers
-            .get_mut(&peer)
-            .filter(|peer| peer.session == session)
-        {
-            peer.pieces -= 1;
-            peer.alone = false;
-        }
-    }
-
-    /// Has a piece read again, or gives its fetch up.
-    fn piece_failed(&mut self, id: u64, piece: Piece) {
-        let failures = piece.failures + 1;
-        let Some(state) = self.fetches.get_mut(&id) else {
-            return;
-        };
-        let Some(peer) = self
-            .peers
-            .get_mut(&state.peer)
-            .filter(|_| failures < ATTEMPTS)
-        else {
-            return self.end_fetch(id, Err(FetchError::Peer));
-        };
-        peer.set_back(Instant::now());
-        if state.left.is_empty() {
-            peer.fetches.push_back(id);
-        }
-        state.left.push_front(Piece { failures, ..piece });
-    }
-
-    /// Writes a piece that has come to its file.
-    fn store(&mut self, id: u64, buffer: &Region, Piece { at, length, .. }: Piece) {
-        let Some(state) = self.fetches.get_mut(&id) else {
-            return;
-        };
-        let position = state.fetch.position + at as u64;
-        if buffer
-            .memory()
-            .write_to(0, length, &state.fetch.file, position)
-            .is_err()
-        {
-            return self.end_fetch(id, Err(FetchError::NoSpace));
-        }
-        self.counters.fetched += length as u64;
-        state.written += length;
-        if state.written == state.fetch.length {
-            self.end_fetch(id, Ok(()));
-        }
-    }
-
-    /// Reports a fetch; pieces of it that are under way are then of no interest.
-    fn end_fetch(&mut self, id: u64, result: Result<(), FetchError>) {
-        if let Some(state) = self.fetches.remove(&id) {
-            self.events.push(Event::Fetched {
-                token: state.fetch.token,
-                result,
-            });
-        }
-    }
-
     fn frame_failed(&mut self, rank: Rank, session: u64) {
         // A failure of an earlier session says nothing of this one.
         if self
@@ -392,16 +295,6 @@ impl LibfabricTransport {
             self.counters.expired += peer.channel.waiting() as u64;
             peer.channel.clear();
             self.events.push(Event::Broken { peer: rank });
-        }
-    }
-
-    fn fail_fetches_of(&mut self, rank: Rank) {
-        let theirs = |(&id, state): (&u64, &FetchState)| (state.peer == rank).then_some(id);
-        let ids: Vec<u64> = self.fetches.iter().filter_map(theirs).collect();
-        ids.into_iter()
-            .for_each(|id| self.end_fetch(id, Err(FetchError::Peer)));
-        if let Some(peer) = self.peers.get_mut(&rank) {
-            peer.fetches.clear();
         }
     }
 
@@ -498,83 +391,6 @@ impl LibfabricTransport {
         }
     }
 
-    /// Returns whether a provider refused for the time being.
-    fn flush_fetches(&mut self, rank: Rank, now: Instant) -> bool {
-        loop {
-            let token = self.number();
-            let peer = self.peers.get_mut(&rank).filter(|peer| peer.may_post(now));
-            let Some(peer) = peer else {
-                return false;
-            };
-            let Some(&id) = peer
-                .fetches
-                .front()
-                .filter(|_| peer.pieces < PIECES_PER_PEER)
-            else {
-                return false;
-            };
-            let Some(state) = self.fetches.get_mut(&id) else {
-                peer.fetches.pop_front();
-                continue;
-            };
-            let (Some(rail), Some(&from)) =
-                (self.rails.get_mut(state.rail), peer.rails.get(state.rail))
-            else {
-                return false;
-            };
-            let Ok(buffer) = rail.buffer() else {
-                return true;
-            };
-            let Some(piece) = state.left.front().copied() else {
-                rail.idle_buffers.push(buffer);
-                peer.fetches.pop_front();
-                continue;
-            };
-            let alone = piece.failures > 0;
-            if peer.alone || alone && peer.pieces > 0 {
-                rail.idle_buffers.push(buffer);
-                return false;
-            }
-            let deadline = state.fetch.deadline;
-            match rail.endpoint.read(
-                from,
-                &state.source,
-                piece.at as u64,
-                &buffer,
-                0,
-                piece.length,
-                token,
-                deadline,
-            ) {
-                Ok(()) => {
-                    state.left.pop_front();
-                    peer.pieces += 1;
-                    peer.alone = alone;
-                    if state.left.is_empty() {
-                        peer.fetches.pop_front();
-                    }
-                    let (session, rail) = (peer.session, state.rail);
-                    let piece = UnderWay::Piece {
-                        peer: rank,
-                        session,
-                        fetch: id,
-                        rail,
-                        buffer,
-                        piece,
-                    };
-                    self.under_way.insert(token, piece);
-                }
-                Err(error) => {
-                    rail.idle_buffers.push(buffer);
-                    if error == FabricPostError::Again {
-                        return true;
-                    }
-                    self.end_fetch(id, Err(FetchError::Peer));
-                }
-            }
-        }
-    }
-
     /// Inserts a peer's addresses on all rails, or none.
     fn insert(&mut self, addresses: &[Vec<u8>]) -> Result<Vec<Peer>, AdmitError> {
         if addresses.len() != self.rails.len() {
@@ -604,19 +420,6 @@ impl LibfabricTransport {
     }
 }
 
-impl Rail {
-    /// An idle buffer, or a new one.
-    fn buffer(&mut self) -> Result<Region, io::Error> {
-        if let Some(buffer) = self.idle_buffers.pop() {
-            return Ok(buffer);
-        }
-        let memory = Memory::anonymous(PIECE)?;
-        self.endpoint
-            .register(memory, Access::Local)
-            .map_err(io::Error::other)
-    }
-}
-
 /// Proves a frame to be a peer's and hands it to that peer's channel.
 fn receive(peers: &mut HashMap<Rank, PeerState>, frame: &[u8]) -> Option<(Rank, Received)> {
     let frame = Unproved::parse(frame)?;
@@ -625,30 +428,6 @@ fn receive(peers: &mut HashMap<Rank, PeerState>, frame: &[u8]) -> Option<(Rank, 
     let (header, fragment) = frame.prove(peer.channel.receive_key())?;
     (peer.setbacks, peer.resume_at) = (0, None);
     Some((rank, peer.channel.receive(&header, fragment)))
-}
-
-/// Rail, then address, key and length of the region, little endian.
-fn describe_offer(rail: usize, region: &RemoteRegion) -> Vec<u8> {
-    let mut bytes = vec![rail as u8];
-    for number in [region.address, region.key, region.length] {
-        bytes.extend_from_slice(&number.to_le_bytes());
-    }
-    debug_assert!(bytes.len() <= MAX_DESCRIPTOR);
-    bytes
-}
-
-fn parse_offer(bytes: &[u8]) -> Option<(usize, RemoteRegion)> {
-    let (&rail, numbers) = bytes.split_first()?;
-    let mut numbers = numbers
-        .chunks_exact(8)
-        .map(|b| b.try_into().ok().map(u64::from_le_bytes));
-    let mut number = || numbers.next().flatten();
-    let region = RemoteRegion {
-        address: number()?,
-        key: number()?,
-        length: number()?,
-    };
-    (bytes.len() == 25).then_some((usize::from(rail), region))
 }
 
 impl Transport for LibfabricTransport {
