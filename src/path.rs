@@ -80,6 +80,7 @@ pub fn tidy(path: &[u8], out: &mut [u8]) -> Option<Tidied> {
         length,
         parents,
         wants_directory: matches!(last, b"" | b"." | b".."),
+        enters_directory: last == b".",
     })
 }
 
@@ -92,6 +93,8 @@ pub struct Tidied {
     pub parents: bool,
     /// The path ends so that only a directory will do.
     pub wants_directory: bool,
+    /// The path ends in `.`, so the directory must be one that may be searched.
+    pub enters_directory: bool,
 }
 
 /// The directory that holds `path`, and the last component. `/` has itself and an empty name.

@@ -8,7 +8,7 @@ use crate::content::open_stored;
 use crate::original::{hooks, original};
 use crate::session;
 use crate::sys::{call, fail, finish};
-use crate::target::{Found, Outcome, Place, Route, Scope, with_place, with_target};
+use crate::target::{Found, Outcome, Place, Route, Scope, text, with_place, with_target};
 use copper_core::catalog::resolve::Ending;
 use copper_core::request::Operation;
 use core::ffi::{c_char, c_int, c_uint};
@@ -51,7 +51,8 @@ pub(crate) fn open_common(
         follow: flags & O_NOFOLLOW == 0,
         directory: false,
     };
-    if may_write(flags) || flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL {
+    let exclusive = flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL;
+    if may_write(flags) || exclusive || creates_with_slash(path, flags) {
         return open_for_change(directory, path, flags, ending, kernel);
     }
     with_target(directory, path, ending, |outcome| match outcome {
@@ -70,6 +71,11 @@ pub(crate) fn open_common(
         }
         Outcome::Kernel(route) => by_kernel(route, directory, path, &kernel),
     })
+}
+
+/// Files are not created by names that end in a slash, and the kernel says so before it looks.
+fn creates_with_slash(path: *const c_char, flags: c_int) -> bool {
+    flags & O_CREAT != 0 && text(path).is_some_and(|text| text.ends_with(b"/"))
 }
 
 fn by_kernel(
@@ -104,7 +110,9 @@ fn open_found(
     if attributes.is_directory() && flags & O_CREAT != 0 {
         return fail(libc::EISDIR);
     }
-    let servable = attributes.is_directory()
+    let readable =
+        descriptor_only || access::grants(found.session, attributes, libc::R_OK) == Some(true);
+    let servable = (attributes.is_directory() && readable)
         || (attributes.is_regular() && !descriptor_only && flags & !NATIVE == 0);
     if servable {
         let kept = flags & (KEPT | O_PATH);
@@ -198,6 +206,14 @@ fn open_in_view(
     with_target(directory, path, ending, |outcome| match outcome {
         Outcome::Kernel(route) if route.is_in_view() => fail(libc::EROFS),
         Outcome::Kernel(route) => by_kernel(route, directory, path, kernel),
+        Outcome::Absent {
+            creatable: true, ..
+        }
+        | Outcome::Found(_)
+            if creates_with_slash(path, flags) =>
+        {
+            fail(libc::EISDIR)
+        }
         Outcome::Absent {
             creatable: true, ..
         } if flags & O_CREAT != 0 => fail(libc::EROFS),

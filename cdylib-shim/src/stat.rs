@@ -360,6 +360,14 @@ fn statx(
 }
 }
 
+/// What the kernel refuses before it looks at the path.
+fn is_sound_statx(flags: c_int, mask: c_uint) -> bool {
+    const RESERVED: c_uint = 1 << 31;
+    const SYNC: c_int = libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC;
+    let known = HARMLESS | libc::AT_EMPTY_PATH | SYNC;
+    flags & !known == 0 && flags & SYNC != SYNC && mask & RESERVED == 0
+}
+
 /// `statx`, with the kernel's part given.
 pub(crate) fn statx_common(
     directory: c_int,
@@ -375,6 +383,9 @@ pub(crate) fn statx_common(
             translate_statx(directory, mask, out);
         }
         return result;
+    }
+    if !is_sound_statx(flags, mask) {
+        return fail(libc::EINVAL);
     }
     if flags & !STATX_HARMLESS != 0 || mask & !STATX_KNOWN != 0 {
         return with_target(directory, path, FOLLOW, |outcome| {

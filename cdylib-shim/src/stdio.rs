@@ -1,6 +1,7 @@
 //! `fopen` and `freopen`, which open inside libc: a file that is only read is opened by the
 //! store's name for it, so that everything else about the stream is libc's own.
 
+use crate::access::grants;
 use crate::content::with_stored;
 use crate::open::{may_write, told};
 use crate::original::{hooks, original};
@@ -34,6 +35,12 @@ fn flags_of(mode: *const c_char) -> c_int {
     }
 }
 
+/// Whether libc looks at the path at all.
+fn is_sound(mode: *const c_char) -> bool {
+    // SAFETY: libc's contract makes the mode NUL-terminated.
+    !mode.is_null() && matches!(unsafe { *mode } as u8, b'r' | b'w' | b'a')
+}
+
 fn nothing(errno: c_int) -> *mut FILE {
     set_errno(errno);
     core::ptr::null_mut()
@@ -46,6 +53,9 @@ fn common(
     libc_opens: impl Fn(*const c_char) -> *mut FILE,
 ) -> *mut FILE {
     let flags = flags_of(mode);
+    if !is_sound(mode) {
+        return libc_opens(path);
+    }
     if may_write(flags) {
         return for_writing(path, flags, libc_opens);
     }
@@ -54,7 +64,9 @@ fn common(
         Outcome::Absent { errno, .. } => nothing(errno),
         Outcome::Found(found) => {
             let attributes = found.record.attributes();
-            if !attributes.is_regular() && !attributes.is_directory() {
+            let readable = grants(found.session, attributes, libc::R_OK) == Some(true);
+            let servable = attributes.is_regular() || (attributes.is_directory() && readable);
+            if !servable {
                 return libc_opens(found.route.path(path));
             }
             with_stored(&found, Operation::Content, |stored| {

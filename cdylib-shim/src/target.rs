@@ -5,10 +5,12 @@
 //! outcome to a closure. Large buffers live in functions that the common case does not enter, so
 //! that a hit needs little stack (signal handlers run on small ones).
 
+use crate::access::grants;
 use crate::ask::ask;
 use crate::descriptor::scope_of;
 use crate::session::{self, Session};
 use crate::sys::{self, call};
+use copper_core::attributes::Attributes;
 use copper_core::catalog::reader::Record;
 use copper_core::catalog::resolve::{self, Ending, Resolution, Walk};
 use copper_core::path::{self, PATH_MAX};
@@ -99,6 +101,13 @@ pub(crate) struct Found<'a> {
     pub(crate) route: Route,
 }
 
+impl Found<'_> {
+    /// Whether the user may search this directory, as far as its mode tells.
+    fn may_be_searched(&self) -> bool {
+        grants(self.session, self.record.attributes(), libc::X_OK) == Some(true)
+    }
+}
+
 impl Found<'static> {
     /// A record that was found earlier, e.g. behind a descriptor; the origin's name leads to it.
     pub(crate) fn again(
@@ -158,6 +167,11 @@ impl resolve::Scope for Reach<'_> {
                 self.covers(path) || self.session.prefixes().any(|p| path::is_within(p, path))
             }
         }
+    }
+
+    #[inline]
+    fn may_search(&self, directory: &Attributes) -> bool {
+        grants(self.session, directory, libc::X_OK) == Some(true)
     }
 
     fn above_root(&self) -> Option<&[u8]> {
@@ -265,7 +279,11 @@ fn at_place<R>(
     if !session.is_believable() {
         return then(Outcome::Kernel(place.route));
     }
-    match resolve::look_up(&session.catalog, place.path, ending) {
+    let reach = Reach {
+        session,
+        scope: place.scope,
+    };
+    match resolve::look_up(&session.catalog, &reach, place.path, ending) {
         Some(resolution) => then(outcome(session, place, resolution)),
         None => walk(session, place, ending, then),
     }
@@ -344,15 +362,31 @@ fn at_tidied<R>(
     let Some(place) = classify(session, &room[..tidied.length]) else {
         return then(Outcome::Kernel(Route::AS_GIVEN));
     };
+    at_place_tidied(session, place, tidied, ending, then)
+}
+
+/// A place whose path was tidied: what the tidying took away still counts.
+fn at_place_tidied<R>(
+    session: &'static Session,
+    place: Place<'_>,
+    tidied: path::Tidied,
+    ending: Ending,
+    then: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
     let directory = ending.directory || tidied.wants_directory;
     let ending = Ending {
         follow: ending.follow || directory,
         directory,
     };
+    let then = |outcome: Outcome<'_>| match outcome {
+        Outcome::Found(found) if tidied.enters_directory && !found.may_be_searched() => {
+            then(Outcome::Kernel(found.route))
+        }
+        outcome => then(outcome),
+    };
     if !session.is_believable() {
-        return then(Outcome::Kernel(place.route));
-    }
-    if tidied.parents {
+        then(Outcome::Kernel(place.route))
+    } else if tidied.parents {
         walk(session, place, ending, then)
     } else {
         at_place(session, place, ending, then)
@@ -375,30 +409,8 @@ fn relative<R>(
         Joined::Text(tidied) => at_tidied(session, &room, tidied, ending, then),
         Joined::Store(tidied, scope) => {
             let place = Place::new(scope, &room[..tidied.length], room.as_ptr().cast());
-            let directory = ending.directory || tidied.wants_directory;
-            let ending = Ending {
-                follow: ending.follow || directory,
-                directory,
-            };
-            if !session.is_believable() {
-                return then(Outcome::Kernel(place.route));
-            }
-            walk_or_look_up(session, place, tidied.parents, ending, then)
+            at_place_tidied(session, place, tidied, ending, then)
         }
-    }
-}
-
-fn walk_or_look_up<R>(
-    session: &'static Session,
-    place: Place<'_>,
-    parents: bool,
-    ending: Ending,
-    then: impl FnOnce(Outcome<'_>) -> R,
-) -> R {
-    if parents {
-        walk(session, place, ending, then)
-    } else {
-        at_place(session, place, ending, then)
     }
 }
 
@@ -478,7 +490,8 @@ fn base_of(
         let scope = scope_of(session, directory, origin);
         return Some((origin.len(), Some(scope)));
     }
-    if thorough == Thorough::No {
+    // Without covered prefixes only the store's directories can concern us.
+    if thorough == Thorough::No || session.prefixes().next().is_none() {
         return None;
     }
     descriptor_path(directory, out).map(|length| (length, None))
@@ -614,5 +627,9 @@ pub(crate) fn resolve_place<R>(
         .path
         .split(|&byte| byte == b'/')
         .any(|name| name == b"..");
-    walk_or_look_up(session, place, parents, ending, then)
+    if parents {
+        walk(session, place, ending, then)
+    } else {
+        at_place(session, place, ending, then)
+    }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Read each file from the parallel file system once, and serve it to every process of this node
 /// from memory.
 #[derive(Debug, Parser)]
-#[command(name = "copper", version, about, max_term_width = 100)]
+#[command(name = "copper", version, max_term_width = 100)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]

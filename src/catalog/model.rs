@@ -6,7 +6,7 @@
 use super::layout;
 use super::memory::{Memory, MemoryMut};
 use super::reader::{Kind, Reader};
-use super::resolve::{Ending, Resolution, look_up};
+use super::resolve::{Ending, Resolution, Scope, look_up};
 use super::writer::{Child, Identity, What, Writer};
 use crate::attributes::Attributes;
 use loom::cell::UnsafeCell;
@@ -21,6 +21,20 @@ const FOLLOW: Ending = Ending {
     follow: true,
     directory: false,
 };
+
+struct Everywhere;
+
+impl Scope for Everywhere {
+    fn covers(&self, _: &[u8]) -> bool {
+        true
+    }
+    fn leads_inside(&self, _: &[u8]) -> bool {
+        true
+    }
+    fn above_root(&self) -> Option<&[u8]> {
+        None
+    }
+}
 
 /// Memory whose words loom watches: the atomic ones as atomics, the others as cells that must not
 /// be written while they are read.
@@ -147,13 +161,15 @@ fn model(check: impl Fn() + Sync + Send + 'static) {
 fn a_name_of_a_directory_is_never_absent_while_it_is_published() {
     model(|| {
         let (mut writer, reader) = begin();
-        let reading = thread::spawn(move || match look_up(&reader, b"/d/f", FOLLOW) {
-            None => {}
-            Some(Resolution::Found(found)) => {
-                assert_eq!((found.attributes().inode, found.path()), (7, &b"/d/f"[..]));
-            }
-            Some(_) => panic!("a name that exists was called absent"),
-        });
+        let reading = thread::spawn(
+            move || match look_up(&reader, &Everywhere, b"/d/f", FOLLOW) {
+                None => {}
+                Some(Resolution::Found(found)) => {
+                    assert_eq!((found.attributes().inode, found.path()), (7, &b"/d/f"[..]));
+                }
+                Some(_) => panic!("a name that exists was called absent"),
+            },
+        );
         let attributes = file(7);
         writer
             .publish_directory(b"/d", &directory(), &[child(b"f", &attributes)])
@@ -221,7 +237,7 @@ fn a_retired_directory_calls_nothing_absent() {
         let seen = created.clone();
         let reading = thread::spawn(move || {
             let known = seen.load(Ordering::Acquire) == 1;
-            let answer = look_up(&reader, b"/d/new", FOLLOW);
+            let answer = look_up(&reader, &Everywhere, b"/d/new", FOLLOW);
             assert!(!(known && matches!(answer, Some(Resolution::Absent { .. }))));
         });
         // The file is created on the origin, the helper is told, and only then the creator goes on.

@@ -9,6 +9,7 @@
 use super::layout::header;
 use super::memory::Memory;
 use super::reader::{Kind, Reader, Record};
+use crate::attributes::Attributes;
 use crate::path::{self, NAME_MAX, PATH_MAX};
 
 /// `ENOENT`.
@@ -28,6 +29,11 @@ pub trait Scope {
     /// Whether `path` is covered or leads to something covered; a walk that reaches any other
     /// path is outside.
     fn leads_inside(&self, path: &[u8]) -> bool;
+    /// Whether the user may search the directory with these attributes for sure; where not, only
+    /// the origin can say what is in it.
+    fn may_search(&self, _directory: &Attributes) -> bool {
+        true
+    }
     /// Where `..` leads from `/`: for a walk below the view the directory that holds the view,
     /// else nowhere.
     fn above_root(&self) -> Option<&[u8]>;
@@ -66,6 +72,7 @@ pub struct Ending {
 #[inline]
 pub fn look_up<'m, M: Memory>(
     reader: &'m Reader<M>,
+    scope: &impl Scope,
     path: &[u8],
     ending: Ending,
 ) -> Option<Resolution<'m>> {
@@ -75,7 +82,8 @@ pub fn look_up<'m, M: Memory>(
     }
     let (parent, name) = path::split_last(path);
     let directory = reader.live(parent)?;
-    if name.len() > NAME_MAX || !directory.is_directory() || !reader.is_complete(&directory) {
+    let complete = directory.is_directory() && reader.is_complete(&directory);
+    if name.len() > NAME_MAX || !complete || !scope.may_search(directory.attributes()) {
         return None;
     }
     if reader.word(header::GENERATION) != generation
@@ -210,10 +218,18 @@ impl Walk {
         let start = self.pending_start;
         self.pending_start += length;
         match &self.pending[start..start + length] {
+            b"." | b".." if self.is_barred(reader, scope) => Step::End(Resolution::PassThrough),
             b"." => Step::Continue,
             b".." => self.parent(scope),
             _ => self.descend(reader, scope, start, length, ending),
         }
+    }
+
+    /// Whether the user may not search the directory where the walk stands, as far as is known.
+    fn is_barred<M: Memory>(&self, reader: &Reader<M>, scope: &impl Scope) -> bool {
+        reader
+            .live(self.canonical())
+            .is_some_and(|directory| !scope.may_search(directory.attributes()))
     }
 
     /// The path ended in `.`, `..`, a slash or nothing: the canonical directory itself is meant.
@@ -295,8 +311,9 @@ impl Walk {
         }
         let last = self.at_end();
         ending.directory |= last && !self.rest().is_empty();
-        match look_up_child(reader, self.canonical(), parent_length) {
+        match look_up_child(reader, scope, self.canonical(), parent_length) {
             Child::Unknown => Step::End(Resolution::Unknown),
+            Child::Barred => Step::End(Resolution::PassThrough),
             Child::Absent(errno) => Step::End(Resolution::Absent {
                 errno,
                 creatable: last && errno == ENOENT,
@@ -368,16 +385,24 @@ impl Default for Walk {
 enum Child<'m> {
     Known(Record<'m>),
     Absent(i32),
+    /// The directory may not be searched.
+    Barred,
     Unknown,
 }
 
-fn look_up_child<'m, M: Memory>(reader: &'m Reader<M>, path: &[u8], parent: usize) -> Child<'m> {
+fn look_up_child<'m, M: Memory>(
+    reader: &'m Reader<M>,
+    scope: &impl Scope,
+    path: &[u8],
+    parent: usize,
+) -> Child<'m> {
     let generation = reader.word(header::GENERATION);
     if let Some(child) = known_child(reader, path) {
         return child;
     }
     let parent = if parent == 0 { b"/" } else { &path[..parent] };
     match reader.live(parent) {
+        Some(directory) if !scope.may_search(directory.attributes()) => Child::Barred,
         Some(directory) if reader.is_complete(&directory) => {
             let changed = reader.word(header::GENERATION) != generation;
             changed

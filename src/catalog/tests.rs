@@ -149,7 +149,7 @@ fn identity_is_readable() {
 #[test]
 fn a_complete_directory_answers_for_missing_names() {
     let mut writer = small_tree();
-    let absent = look_up(writer.reader(), b"/lus/env/nothing", FOLLOW);
+    let absent = look_up(writer.reader(), &Everything, b"/lus/env/nothing", FOLLOW);
     assert!(matches!(
         absent,
         Some(Resolution::Absent {
@@ -157,9 +157,9 @@ fn a_complete_directory_answers_for_missing_names() {
             creatable: true
         })
     ));
-    assert!(look_up(writer.reader(), b"/lus/other", FOLLOW).is_none());
+    assert!(look_up(writer.reader(), &Everything, b"/lus/other", FOLLOW).is_none());
     writer.retire(b"/lus/env/nothing");
-    assert!(look_up(writer.reader(), b"/lus/env/nothing", FOLLOW).is_none());
+    assert!(look_up(writer.reader(), &Everything, b"/lus/env/nothing", FOLLOW).is_none());
 }
 
 #[test]
@@ -262,6 +262,44 @@ fn newer_records_take_the_place_of_older_ones() {
     );
 }
 
+/// A user who may not search directories that only their owner may.
+struct Stranger;
+
+impl Scope for Stranger {
+    fn covers(&self, _: &[u8]) -> bool {
+        true
+    }
+    fn leads_inside(&self, _: &[u8]) -> bool {
+        true
+    }
+    fn may_search(&self, directory: &Attributes) -> bool {
+        directory.mode & 0o001 != 0
+    }
+    fn above_root(&self) -> Option<&[u8]> {
+        None
+    }
+}
+
+#[test]
+fn a_directory_that_may_not_be_searched_calls_nothing_absent() {
+    let mut writer = small_tree();
+    let closed = Attributes {
+        mode: 0o040_700,
+        ..directory(9)
+    };
+    writer
+        .publish_directory(b"/lus/env/sub", &closed, &[])
+        .expect("room");
+    let reader = writer.reader();
+    assert!(look_up(reader, &Stranger, b"/lus/env/sub/x", FOLLOW).is_none());
+    for path in ["/lus/env/sub/x", "/lus/env/sub/.", "/lus/env/sub/../data"] {
+        let passed = Walk::new().run(reader, &Stranger, path.as_bytes(), FOLLOW);
+        assert!(matches!(passed, Resolution::PassThrough), "{path}");
+    }
+    let itself = Walk::new().run(reader, &Stranger, b"/lus/env/sub/", FOLLOW);
+    assert!(matches!(itself, Resolution::Found(_)));
+}
+
 #[test]
 fn a_subtree_is_forgotten_whole() {
     let mut writer = small_tree();
@@ -278,7 +316,7 @@ fn a_subtree_is_forgotten_whole() {
 fn a_retired_name_of_a_complete_directory_is_unknown_and_not_absent() {
     let mut writer = small_tree();
     writer.retire(b"/lus/env/sub/inner");
-    assert!(look_up(writer.reader(), b"/lus/env/sub", FOLLOW).is_none());
+    assert!(look_up(writer.reader(), &Everything, b"/lus/env/sub", FOLLOW).is_none());
     for path in ["/lus/env/sub", "/lus/env/sub/inner"] {
         assert_eq!(walk(writer.reader(), path, FOLLOW).0, "unknown", "{path}");
     }

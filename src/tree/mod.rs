@@ -30,6 +30,13 @@
 //!   that never comes costs a deadline, one that comes twice or late is counted and dropped.
 //! - [`Event::Message`] carries only what [`Message::decode`] accepted, from the rank that the
 //!   transport has authenticated.
+//! - Where a `Grant` is sent, the driver attaches what the receiver needs to read the chunk (a key to
+//!   registered memory); where one arrives, that attachment serves the [`Action::Transfer`] that
+//!   follows. The memory is released when the peer's `Release` arrives, or after
+//!   [`Settings::transfer`].
+//! - Whoever was reported lost, or was out of reach for longer than [`Settings::silence`], is reported
+//!   by [`Event::PeerBack`] when it can be reached again: that is when changes that passed it by are
+//!   made up for.
 //! - A body is in the store before the event that says so: before [`Event::Origin`] with
 //!   `Known(Present)` (except longer content, of which a look reads nothing), with `Stored`, and
 //!   before [`Event::Transferred`] with `Ok`. The body of an inline answer is stored when the
@@ -54,6 +61,14 @@
 //! A body that comes in chunks is announced downwards as soon as its length is known, and each chunk
 //! is granted to the children as it arrives. If the file changes meanwhile, [`Action::Discard`] takes
 //! the partial body back and the object is looked up anew.
+//!
+//! # Faults
+//!
+//! A peer that says nothing to a request for [`Settings::silence`] is taken for lost: what it was
+//! asked for is asked of the next above ([`Topology::ladder`]), at last of the origin. A peer that is
+//! only slow says so when asked again. Lost peers are tried again after [`Settings::shun`], longer
+//! each time, or as soon as anything is heard of them. Changes are numbered ([`Epoch`]); a node that
+//! sees a later number than its own asks for what it missed.
 
 #![forbid(unsafe_code)]
 

@@ -5,7 +5,7 @@
 
 use super::{Counters, Said, attributes_of, count, entry};
 use copper_core::attributes::Attributes;
-use rustix::fs::{Mode, OFlags, RawDir};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, RawDir, accessat};
 use rustix::io::Errno;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -44,6 +44,8 @@ pub(crate) enum NoListing {
     Failed(Errno),
 }
 
+/// `.` and `..`.
+const DOTS: usize = 2;
 const LISTING_BUFFER: usize = 64 << 10;
 
 /// Lists a directory of up to `limit` names.
@@ -56,7 +58,7 @@ pub(crate) fn list(counters: &Counters, path: &[u8], limit: usize) -> Result<Lis
     let mut entries = RawDir::new(&directory, room);
     while let Some(found) = entries.next() {
         let found = found.map_err(NoListing::Failed)?;
-        if names.len() > limit {
+        if names.len() >= limit.saturating_add(DOTS) {
             return Err(NoListing::TooLarge);
         }
         names.push(Name {
@@ -66,11 +68,25 @@ pub(crate) fn list(counters: &Counters, path: &[u8], limit: usize) -> Result<Lis
         });
     }
     let attributes = attributes_of(counters, &directory, b"").map_err(NoListing::Failed)?;
+    may_search(&directory, &attributes).map_err(NoListing::Failed)?;
     Ok(Listed {
         directory: Arc::new(directory),
         attributes: Box::new(attributes),
         names,
     })
+}
+
+/// Whether names in the directory can be asked for at all: where they cannot, a missing name must
+/// not be told from one that is there.
+fn may_search(directory: &OwnedFd, attributes: &Attributes) -> Result<(), Errno> {
+    const ALL_MAY_SEARCH: u32 = 0o111;
+    if attributes.mode & ALL_MAY_SEARCH == ALL_MAY_SEARCH {
+        return Ok(());
+    }
+    match accessat(directory, ".", Access::EXEC_OK, AtFlags::EACCESS) {
+        Err(Errno::ACCESS) => Err(Errno::ACCESS),
+        _ => Ok(()),
+    }
 }
 
 fn open_directory(path: &[u8]) -> Result<OwnedFd, Errno> {
@@ -148,5 +164,34 @@ impl Batches {
     /// The listing that the positions refer to.
     pub(crate) fn listed(&self) -> &Listed {
         &self.listed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn a_listing_has_every_name_with_its_type_and_ends_at_the_limit() {
+        let base = std::env::temp_dir().join(format!("copper-list-{}", std::process::id()));
+        std::fs::create_dir_all(base.join("sub")).expect("temporary directory");
+        std::fs::write(base.join("file"), "x").expect("file");
+        let path = base.as_os_str().as_bytes();
+        let counters = Counters::default();
+        let listed = list(&counters, path, 2).expect("listed");
+        let mut names: Vec<_> = listed
+            .names
+            .iter()
+            .map(|name| (&name.name[..], name.directory_type))
+            .collect();
+        names.sort();
+        let expected: [(&[u8], u8); 4] = [(b".", 4), (b"..", 4), (b"file", 8), (b"sub", 4)];
+        assert_eq!(names, expected);
+        assert!(listed.attributes.is_directory());
+        assert_eq!(list(&counters, path, 1).err(), Some(NoListing::TooLarge));
+        let gone = list(&counters, b"/nowhere/at/all", 10).err();
+        assert_eq!(gone, Some(NoListing::Failed(Errno::NOENT)));
+        std::fs::remove_dir_all(&base).expect("ours");
     }
 }

@@ -110,7 +110,7 @@ fuzz_target!(|data: &[u8]| {
     for path in [&b"/lus/file"[..], b"/lus/link", b"/lus/loop", b"/lus/gone/x", b"/", b"/lus/../x"] {
         for follow in [false, true] {
             let ending = Ending { follow, directory: false };
-            let _ = look_up(&reader, path, ending).is_some();
+            let _ = look_up(&reader, &Covered, path, ending).is_some();
             let mut walk = Walk::new();
             if let Resolution::Found(found) = walk.run(&reader, &Covered, path, ending) {
                 let _ = (found.path(), found.link(), found.path_terminated(), found.kind());
