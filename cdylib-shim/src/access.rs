@@ -55,7 +55,11 @@ fn common(
                         None => {}
                     }
                 }
-                found.route
+                if attributes.is_link() {
+                    found.route
+                } else {
+                    found.canonical_route()
+                }
             }
         };
         let (directory, path) = route.of(directory, path);

@@ -118,12 +118,13 @@ fn open_found(
     } else {
         libc::R_OK | libc::X_OK
     };
+    let reads = flags & O_ACCMODE == O_RDONLY;
     // A descriptor on the mirror would let in whom the origin's directory keeps out.
     let servable = if attributes.is_directory() {
-        access::grants(found.session, attributes, wanted) == Some(true)
+        (reads || descriptor_only)
+            && access::grants(found.session, attributes, wanted) == Some(true)
     } else {
-        let plain = flags & O_ACCMODE == O_RDONLY && flags & !NATIVE == 0;
-        attributes.is_regular() && !descriptor_only && plain
+        attributes.is_regular() && !descriptor_only && reads && flags & !NATIVE == 0
     };
     if servable {
         let kept = flags & (KEPT | O_PATH);
