@@ -99,10 +99,11 @@ impl Judge {
         Waiter(WAVES_FROM + self.waves.len() as u64 - 1)
     }
 
-    /// From now on every invalidation that was settled at all binds everybody.
+    /// From now on an invalidation that was settled binds everybody, also those that it is reported
+    /// to have missed. Only if its writer died after such a report may it have died with it.
     pub(super) fn everywhere_fresh(&mut self) {
         for wave in &mut self.waves {
-            wave.complete |= wave.settled.is_some() && !wave.failed;
+            wave.complete |= wave.settled.is_some() && !wave.failed && !wave.void;
         }
     }
 
