@@ -40,14 +40,28 @@ build_release
 
 one_node() { cargo test --release --locked -p copper-tests --test one_node -- "$@"; }
 
+unit_tests() {
+  cargo test --release --locked -p copper-core -p copper -p libfabric-sys -p copper-simulator \
+    -p slow-origin && cargo test --release --locked -p copper-tests --lib
+}
+
+# In a directory of its own: other flags would have everything built anew.
+model() {
+  CARGO_TARGET_DIR=$target/loom RUSTFLAGS="--cfg loom" \
+    cargo test --release --locked -p copper-core --lib model
+}
+
 if [ ${#filters[@]} -gt 0 ]; then
   step "tests on one node: ${filters[*]}" one_node "${filters[@]}"
 elif $quick; then
-  step "unit tests" cargo test --release --locked --lib --bins
+  step "unit tests" unit_tests
   step "differential tests" one_node reading:: starting:: changes:: random_trees::
 else
   step "formatting" cargo fmt --all --check
-  step "unit tests" cargo test --release --locked
+  step "lints" cargo clippy --release --locked --workspace --all-targets -- -D warnings
+  step "unit tests" unit_tests
+  step "model of the catalog's publishing" model
+  step "fuzzing" scripts/fuzz.sh 15
   step "tests on one node" one_node
 fi
 

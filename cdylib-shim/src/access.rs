@@ -55,20 +55,25 @@ fn common(
                         None => {}
                     }
                 }
-                found.route
+                if attributes.is_link() {
+                    found.route
+                } else {
+                    found.canonical_route()
+                }
             }
         };
         let (directory, path) = route.of(directory, path);
         let result = kernel(directory, path);
         if result == 0 && mode & W_OK != 0 && route.is_in_view() {
-            return refuse_writing(directory, path);
+            return refuse_writing(directory, path, flags);
         }
         result
     })
 }
 
 /// What the origin lets be written cannot be written in the view, but for devices and pipes.
-fn refuse_writing(directory: c_int, path: *const c_char) -> c_int {
+fn refuse_writing(directory: c_int, path: *const c_char, flags: c_int) -> c_int {
+    let flags = flags & AT_SYMLINK_NOFOLLOW;
     let mut status = core::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: the caller's path; the kernel fills `status`, which is zeroed besides.
     let (result, status) = unsafe {
@@ -77,7 +82,7 @@ fn refuse_writing(directory: c_int, path: *const c_char) -> c_int {
             directory,
             path,
             status.as_mut_ptr(),
-            0
+            flags
         );
         (result, status.assume_init())
     };

@@ -485,11 +485,17 @@ fn with_route(
     path: *const c_char,
     scan: impl FnOnce(c_int, *const c_char) -> c_int,
 ) -> c_int {
-    crate::target::with_place(directory, path, |place| match place {
-        None => scan(directory, path),
-        Some(place) => {
-            let (directory, path) = place.route().of(directory, path);
-            scan(directory, path)
-        }
+    let ending = Ending {
+        follow: true,
+        directory: true,
+    };
+    with_target(directory, path, ending, |outcome| {
+        let route = match outcome {
+            Outcome::Kernel(route) => route,
+            Outcome::Found(found) => found.route,
+            Outcome::Absent { errno, .. } => return fail(errno),
+        };
+        let (directory, path) = route.of(directory, path);
+        scan(directory, path)
     })
 }

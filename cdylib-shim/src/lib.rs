@@ -17,6 +17,7 @@ mod entries;
 mod environment;
 mod exec;
 mod filesystem;
+mod holes;
 mod links;
 mod loader;
 mod modify;

@@ -59,10 +59,11 @@ fn read_common(
     room: size_t,
     kernel: impl Fn(c_int, *const c_char, *mut c_char, size_t) -> ssize_t,
 ) -> ssize_t {
+    // The kernel takes the room for an int, and looks at it before it looks at the path.
+    if room as c_int <= 0 {
+        return fail(libc::EINVAL) as ssize_t;
+    }
     with_target(directory, path, NO_FOLLOW, |outcome| match outcome {
-        Outcome::Found(_) if room == 0 || room > isize::MAX as usize => {
-            fail(libc::EINVAL) as ssize_t
-        }
         Outcome::Found(found) if is_bad_pointer(out.cast()) => {
             let (directory, path) = found.route.of(directory, path);
             kernel(directory, path, out, room)

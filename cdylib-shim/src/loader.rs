@@ -252,11 +252,14 @@ fn name_as_program(message: *mut c_char) {
         .position(|&byte| matches!(byte, b':' | b'\'' | b'"' | b' ' | 0))
         .map_or(bytes.len(), |length| start + length);
     let mut named = [0u8; PATH_MAX + 1];
-    let Some(length) = name_for_program(session, &bytes[start..end], &mut named) else {
+    let Some(mut length) = name_for_program(session, &bytes[start..end], &mut named) else {
         return;
     };
     if start + length > end {
-        return;
+        // The view's name is too long for the place; the origin's is not.
+        let origin = &bytes[start + session.mirror.len()..end];
+        length = origin.len();
+        named[..length].copy_from_slice(origin);
     }
     // SAFETY: the new name is no longer than the old one, and what follows, with the NUL that
     // closes it, moves down.

@@ -8,7 +8,9 @@ use crate::content::open_stored;
 use crate::original::{hooks, original};
 use crate::session;
 use crate::sys::{call, fail, finish};
-use crate::target::{Found, Outcome, Place, Route, Scope, text, with_place, with_target};
+use crate::target::{
+    Found, Outcome, Place, Route, Scope, resolve_place, text, with_place, with_target,
+};
 use copper_core::catalog::resolve::Ending;
 use copper_core::request::Operation;
 use core::ffi::{c_char, c_int, c_uint};
@@ -37,7 +39,8 @@ const KEPT: c_int = O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK | O_DIRECTOR
 /// Whether these flags can change the file or its directory.
 pub(crate) fn may_write(flags: c_int) -> bool {
     let temporary = flags & libc::O_TMPFILE == libc::O_TMPFILE;
-    flags & O_PATH == 0 && (flags & O_ACCMODE != O_RDONLY || flags & O_TRUNC != 0 || temporary)
+    let writes = matches!(flags & O_ACCMODE, libc::O_WRONLY | libc::O_RDWR);
+    flags & O_PATH == 0 && (writes || flags & O_TRUNC != 0 || temporary)
 }
 
 /// Opens, with the kernel's part given; the one way all names of `open` go.
@@ -110,10 +113,19 @@ fn open_found(
     if attributes.is_directory() && flags & O_CREAT != 0 {
         return fail(libc::EISDIR);
     }
-    let readable =
-        descriptor_only || access::grants(found.session, attributes, libc::R_OK) == Some(true);
-    let servable = (attributes.is_directory() && readable)
-        || (attributes.is_regular() && !descriptor_only && flags & !NATIVE == 0);
+    let wanted = if descriptor_only {
+        libc::X_OK
+    } else {
+        libc::R_OK | libc::X_OK
+    };
+    let reads = flags & O_ACCMODE == O_RDONLY;
+    // A descriptor on the mirror would let in whom the origin's directory keeps out.
+    let servable = if attributes.is_directory() {
+        (reads || descriptor_only)
+            && access::grants(found.session, attributes, wanted) == Some(true)
+    } else {
+        attributes.is_regular() && !descriptor_only && reads && flags & !NATIVE == 0
+    };
     if servable {
         let kept = flags & (KEPT | O_PATH);
         match open_stored(found, kept | KERNEL_LARGEFILE) {
@@ -122,7 +134,13 @@ fn open_found(
             None => {}
         }
     }
-    by_kernel(found.route, directory, path, kernel)
+    // Under its own name, since each link on the way counts against the kernel's forty.
+    let route = if attributes.is_link() {
+        found.route
+    } else {
+        found.canonical_route()
+    };
+    by_kernel(route, directory, path, kernel)
 }
 
 /// Only the origin can say whether the file exists; if it does not, it must not come into being
@@ -154,6 +172,9 @@ fn open_for_change(
 ) -> c_int {
     with_place(directory, path, |place| match place {
         None => kernel(directory, path),
+        Some(place) if place.scope == Scope::View && creates_with_slash(path, flags) => {
+            refuse_slash(place)
+        }
         Some(place) if place.scope == Scope::View => {
             open_in_view(directory, path, flags, ending, &kernel)
         }
@@ -190,6 +211,22 @@ pub(crate) fn told(directory: c_int, path: *const c_char, operation: Operation) 
     });
 }
 
+/// What the kernel says to the creation of a name that ends in a slash: it looks no further than
+/// the directory.
+fn refuse_slash(place: Place<'_>) -> c_int {
+    let ending = Ending {
+        follow: true,
+        directory: true,
+    };
+    let Some(session) = session::known() else {
+        return fail(libc::EISDIR);
+    };
+    resolve_place(session, place.parent(), ending, |outcome| match outcome {
+        Outcome::Absent { errno, .. } => fail(errno),
+        _ => fail(libc::EISDIR),
+    })
+}
+
 /// What the kernel says to an open for writing on a read-only mount.
 fn open_in_view(
     directory: c_int,
@@ -206,14 +243,6 @@ fn open_in_view(
     with_target(directory, path, ending, |outcome| match outcome {
         Outcome::Kernel(route) if route.is_in_view() => fail(libc::EROFS),
         Outcome::Kernel(route) => by_kernel(route, directory, path, kernel),
-        Outcome::Absent {
-            creatable: true, ..
-        }
-        | Outcome::Found(_)
-            if creates_with_slash(path, flags) =>
-        {
-            fail(libc::EISDIR)
-        }
         Outcome::Absent {
             creatable: true, ..
         } if flags & O_CREAT != 0 => fail(libc::EROFS),
@@ -242,12 +271,24 @@ fn refusal(found: &Found<'_>, flags: c_int) -> Option<c_int> {
     if !attributes.is_regular() {
         return None;
     }
-    let denied = access::grants(found.session, attributes, libc::W_OK) == Some(false);
-    Some(if denied && flags & O_TRUNC == 0 {
-        libc::EACCES
-    } else {
-        libc::EROFS
-    })
+    let denied = flags & O_TRUNC == 0 && is_denied(found, flags);
+    Some(if denied { libc::EACCES } else { libc::EROFS })
+}
+
+/// Whether the file's permissions forbid what is wanted, which the kernel says first.
+fn is_denied(found: &Found<'_>, flags: c_int) -> bool {
+    let reads = flags & O_ACCMODE == libc::O_RDWR;
+    let wanted = libc::W_OK | if reads { libc::R_OK } else { 0 };
+    let granted = access::grants(found.session, found.record.attributes(), wanted);
+    granted.map_or_else(
+        || {
+            let path = found.record.path_terminated().as_ptr();
+            // SAFETY: the path is NUL-terminated.
+            let result = unsafe { call!(libc::SYS_faccessat, AT_FDCWD, path, wanted) };
+            result == -(libc::EACCES as isize)
+        },
+        |granted| !granted,
+    )
 }
 
 fn raw_open(directory: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int {

@@ -102,6 +102,11 @@ pub(crate) struct Found<'a> {
 }
 
 impl Found<'_> {
+    /// The way to what was found by its canonical name, for calls that do not mean a link.
+    pub(crate) fn canonical_route(&self) -> Route {
+        Route::covered(self.scope, self.record.path_terminated().as_ptr())
+    }
+
     /// Whether the user may search this directory, as far as its mode tells.
     fn may_be_searched(&self) -> bool {
         grants(self.session, self.record.attributes(), libc::X_OK) == Some(true)
@@ -382,6 +387,12 @@ fn at_place_tidied<R>(
         Outcome::Found(found) if tidied.enters_directory && !found.may_be_searched() => {
             then(Outcome::Kernel(found.route))
         }
+        // What is missing is not the last component, but the directory that `.` is in.
+        Outcome::Absent { errno, scope, .. } if tidied.enters_directory => then(Outcome::Absent {
+            errno,
+            creatable: false,
+            scope,
+        }),
         outcome => then(outcome),
     };
     if !session.is_believable() {
@@ -408,9 +419,28 @@ fn relative<R>(
         Joined::Elsewhere => then(Outcome::Kernel(Route::AS_GIVEN)),
         Joined::Text(tidied) => at_tidied(session, &room, tidied, ending, then),
         Joined::Store(tidied, scope) => {
+            put_ending(&mut room, tidied);
             let place = Place::new(scope, &room[..tidied.length], room.as_ptr().cast());
             at_place_tidied(session, place, tidied, ending, then)
         }
+    }
+}
+
+/// Puts back what the tidying took from the end of the path, for the kernel's eyes.
+fn put_ending(room: &mut [u8; PATH_MAX + 1], tidied: path::Tidied) {
+    let ending: &[u8] = match tidied {
+        path::Tidied {
+            enters_directory: true,
+            ..
+        } => b"/.\0",
+        path::Tidied {
+            wants_directory: true,
+            ..
+        } => b"/\0",
+        _ => b"\0",
+    };
+    if let Some(end) = room.get_mut(tidied.length..tidied.length + ending.len()) {
+        end.copy_from_slice(ending);
     }
 }
 
@@ -604,6 +634,14 @@ impl<'p> Place<'p> {
             scope,
             path,
             route: Route::covered(scope, instead),
+        }
+    }
+
+    /// The directory that holds it, in the same scope.
+    pub(crate) fn parent(self) -> Place<'p> {
+        Place {
+            path: path::split_last(self.path).0,
+            ..self
         }
     }
 

@@ -83,7 +83,7 @@ impl Helper {
                 Event::Message { from, bytes } => {
                     self.heard.insert(from, bytes);
                 }
-                Event::Broken { .. } => {}
+                Event::Broken { peer } => self.meeting.renew(peer),
                 Event::Fetched { .. } => panic!("nothing was fetched"),
             }
         }

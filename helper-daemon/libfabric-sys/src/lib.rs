@@ -42,12 +42,14 @@ mod error;
 mod library;
 mod memory;
 mod operations;
+mod provider;
 mod raw;
 mod region;
 mod signals;
 
-pub use endpoint::{Closed, Endpoint, EndpointConfig, Event, PREFERRED_PROVIDERS, Peer};
+pub use endpoint::{Closed, Endpoint, Event, Peer};
 pub use error::{FabricError, LoadError, OpenError, PostError};
 pub use library::{Library, PATH_VARIABLE, ProviderInfo, RECOMMENDED_ENVIRONMENT};
 pub use memory::{Mapping, Memory};
+pub use provider::{EndpointConfig, PREFERRED_PROVIDERS};
 pub use region::{Access, Region, RemoteRegion};

@@ -6,8 +6,10 @@
 //! frame how many it has received, and by an acknowledgement where it has nothing else to say.
 //!
 //! The two sides of a session do not begin at once, and a frame that comes before its receiver
-//! knows the session is lost. So each begins with an acknowledgement of nothing, as a greeting,
-//! and sends fragments only once it has heard from the other.
+//! knows the session is lost. So each begins with a greeting, and sends fragments only once it
+//! has heard from the other. A provider that has to connect anew loses frames, too, on both
+//! sides: what is not acknowledged is kept, and sent again after a failure ([`Channel::rewind`])
+//! or when the peer, after one, greets again. What arrives twice is taken once.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -28,6 +30,10 @@ const OWED: u64 = WINDOW / 2;
 /// Pauses between greetings, at first and at most, until the peer is heard.
 const GREETING_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// How long a peer may leave a full window unacknowledged while more waits. A provider that had to
+/// connect anew may have lost all of it without a word.
+const STALL: Duration = Duration::from_secs(1);
+
 /// Bytes that may wait to be sent to a peer.
 const MAX_QUEUED: usize = 16 << 20;
 
@@ -35,6 +41,13 @@ struct Outgoing {
     bytes: Vec<u8>,
     /// How much of it has been sent.
     sent: usize,
+    deadline: Instant,
+}
+
+/// A fragment's frame that the peer has not acknowledged.
+struct Unacknowledged {
+    number: u64,
+    frame: Vec<u8>,
     deadline: Instant,
 }
 
@@ -75,15 +88,25 @@ pub(crate) struct Channel {
     greeting_pause: Duration,
     last_sent: u64,
     peer_received: u64,
+    unacknowledged: VecDeque<Unacknowledged>,
+    /// How many of them need not be sent again.
+    settled: usize,
+    /// The frame last given is one of them.
+    repeating: bool,
+    /// Since when the window is full and more waits.
+    full_since: Option<Instant>,
     incoming: Option<Incoming>,
     last_received: u64,
     last_acknowledged: u64,
+    /// What was received is to be acknowledged again: the peer seems not to know.
+    owed: bool,
 }
 
 #[derive(Clone, Copy)]
 enum Prepared {
     Fragment { length: usize, acknowledges: u64 },
     Acknowledgement { acknowledges: u64 },
+    Greeting { acknowledges: u64 },
 }
 
 impl Channel {
@@ -109,9 +132,14 @@ impl Channel {
             greeting_pause: GREETING_PAUSE.0,
             last_sent: 0,
             peer_received: 0,
+            unacknowledged: VecDeque::new(),
+            settled: 0,
+            repeating: false,
+            full_since: None,
             incoming: None,
             last_received: 0,
             last_acknowledged: 0,
+            owed: false,
         }
     }
 
@@ -154,18 +182,33 @@ impl Channel {
         (before - self.queue.len()) as u64
     }
 
+    /// Frames may have been lost: sends again what is not acknowledged, and asks the peer to do so.
+    pub(crate) fn rewind(&mut self) {
+        (self.settled, self.greet) = (0, true);
+        self.full_since = None;
+    }
+
     /// Drops all that waits.
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
         self.queued = 0;
         self.prepared = None;
+        self.unacknowledged.clear();
+        self.settled = 0;
+        self.full_since = None;
     }
 
     /// When something is to be done, if nothing happens before: the earliest deadline of what
     /// waits, or the next greeting.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let messages = self.queue.iter().map(|message| message.deadline);
-        messages.chain(self.next_greeting).min()
+        let stall = self.full_since.map(|since| since + STALL);
+        messages.chain(self.next_greeting).chain(stall).min()
+    }
+
+    /// Whether the peer has left a full window unacknowledged for too long.
+    pub(crate) fn is_stalled(&self, now: Instant) -> bool {
+        self.full_since.is_some_and(|since| since + STALL <= now)
     }
 
     /// Messages that wait or are under way in part.
@@ -177,7 +220,18 @@ impl Channel {
     /// and the peer has room for it. The same one, until [`Channel::frame_sent`].
     pub(crate) fn next_frame(&mut self, now: Instant) -> Option<(&[u8], Option<Instant>)> {
         if self.next_greeting.is_some_and(|due| due <= now) {
-            self.greet = true;
+            (self.greet, self.next_greeting) = (true, None);
+        }
+        let full = self.last_sent - self.peer_received >= WINDOW && !self.queue.is_empty();
+        self.full_since = full.then(|| self.full_since.unwrap_or(now));
+        if self.greet && !matches!(self.prepared, Some(Prepared::Greeting { .. })) {
+            // It comes first. What was prepared has not been given a number yet.
+            self.prepared = None;
+        }
+        self.repeating = self.heard && !self.greet && self.settled < self.unacknowledged.len();
+        if self.repeating {
+            let again = &self.unacknowledged[self.settled];
+            return Some((&again.frame, Some(again.deadline.max(now + STALL))));
         }
         if self.prepared.is_none() {
             self.prepare();
@@ -187,7 +241,9 @@ impl Channel {
                 &self.frame,
                 self.queue.front().map(|message| message.deadline),
             )),
-            Prepared::Acknowledgement { .. } => Some((&self.frame, None)),
+            Prepared::Acknowledgement { .. } | Prepared::Greeting { .. } => {
+                Some((&self.frame, None))
+            }
         }
     }
 
@@ -196,11 +252,15 @@ impl Channel {
         let header = Header {
             from: self.own_rank,
             number: None,
+            greeting: self.greet,
             received: acknowledges,
             message_length: 0,
             offset: 0,
         };
-        if self.heard
+        if self.greet {
+            frame::seal(&header, &[], &self.send_key, &mut self.frame);
+            self.prepared = Some(Prepared::Greeting { acknowledges });
+        } else if self.heard
             && self.last_sent - self.peer_received < WINDOW
             && let Some(message) = self.queue.front()
         {
@@ -217,7 +277,7 @@ impl Channel {
                 length: fragment.len(),
                 acknowledges,
             });
-        } else if self.greet || self.last_received - self.last_acknowledged >= OWED {
+        } else if self.owed || self.last_received - self.last_acknowledged >= OWED {
             frame::seal(&header, &[], &self.send_key, &mut self.frame);
             self.prepared = Some(Prepared::Acknowledgement { acknowledges });
         }
@@ -225,13 +285,23 @@ impl Channel {
 
     /// The frame last given was accepted. Returns whether a message has left with it.
     pub(crate) fn frame_sent(&mut self, now: Instant) -> bool {
-        if self.prepared.is_some() {
-            self.greet = false;
-            self.next_greeting = (!self.heard).then_some(now + self.greeting_pause);
-            self.greeting_pause = (2 * self.greeting_pause).min(GREETING_PAUSE.1);
+        if std::mem::take(&mut self.repeating) {
+            self.settled += 1;
+            return false;
         }
-        match self.prepared.take() {
+        let prepared = self.prepared.take();
+        if prepared.is_some() {
+            self.owed = false;
+        }
+        match prepared {
             None => false,
+            Some(Prepared::Greeting { acknowledges }) => {
+                self.last_acknowledged = acknowledges;
+                self.greet = false;
+                self.next_greeting = (!self.heard).then_some(now + self.greeting_pause);
+                self.greeting_pause = (2 * self.greeting_pause).min(GREETING_PAUSE.1);
+                false
+            }
             Some(Prepared::Acknowledgement { acknowledges }) => {
                 self.last_acknowledged = acknowledges;
                 false
@@ -242,6 +312,15 @@ impl Channel {
             }) => {
                 self.last_acknowledged = acknowledges;
                 self.last_sent += 1;
+                let number = self.last_sent;
+                let frame = std::mem::take(&mut self.frame);
+                let deadline = self.queue.front().map_or(now, |message| message.deadline);
+                self.unacknowledged.push_back(Unacknowledged {
+                    number,
+                    frame,
+                    deadline,
+                });
+                self.settled = self.unacknowledged.len();
                 let Some(message) = self.queue.front_mut() else {
                     return false;
                 };
@@ -260,7 +339,21 @@ impl Channel {
         if header.received > self.last_sent {
             return Received::Rejected;
         }
-        self.peer_received = self.peer_received.max(header.received);
+        if header.received > self.peer_received {
+            self.peer_received = header.received;
+            self.full_since = None;
+            while self
+                .unacknowledged
+                .front()
+                .is_some_and(|first| first.number <= header.received)
+            {
+                self.unacknowledged.pop_front();
+                self.settled = self.settled.saturating_sub(1);
+            }
+        }
+        if header.greeting {
+            self.settled = 0;
+        }
         if !self.heard {
             // The peer knows the session now; that we do is for it to hear.
             (self.heard, self.greet, self.next_greeting) = (true, true, None);
@@ -269,7 +362,11 @@ impl Channel {
             return Received::Part;
         };
         // Numbers may leave gaps, where a message was lost; but never go beyond the window.
-        if number <= self.last_received || number - self.last_acknowledged > WINDOW {
+        if number <= self.last_received {
+            self.owed = true;
+            return Received::Rejected;
+        }
+        if number - self.last_acknowledged > WINDOW {
             return Received::Rejected;
         }
         let follows = number == self.last_received + 1;
@@ -369,9 +466,10 @@ mod tests {
         let answer = frames(&mut b);
         assert_eq!(receive(&mut a, &answer[0]), Received::Part);
         let sent = frames(&mut a);
-        assert_eq!(sent.len(), 1);
+        assert_eq!(sent.len(), 2);
+        assert_eq!(receive(&mut b, &sent[0]), Received::Part);
         assert_eq!(
-            receive(&mut b, &sent[0]),
+            receive(&mut b, &sent[1]),
             Received::Message(b"early".to_vec())
         );
         assert_eq!((a.next_deadline(), b.next_deadline()), (None, None));
@@ -435,6 +533,63 @@ mod tests {
         assert_eq!(acknowledgements.len(), 1);
         receive(&mut a, &acknowledgements[0]);
         assert_eq!(frames(&mut a).len() as u64, OWED);
+    }
+
+    #[test]
+    fn a_window_that_is_lost_as_a_whole_is_noticed() {
+        let (mut a, mut b) = pair();
+        for _ in 0..2 * WINDOW {
+            a.queue(b"x", later()).unwrap();
+        }
+        let lost = frames(&mut a);
+        let now = Instant::now();
+        assert!(a.next_frame(now).is_none() && !a.is_stalled(now));
+        let due = a.next_deadline().unwrap();
+        assert!(due <= now + STALL && a.is_stalled(due));
+        // It was only slow after all.
+        for frame in &lost {
+            receive(&mut b, frame);
+        }
+        frames(&mut b)
+            .iter()
+            .for_each(|frame| assert_eq!(receive(&mut a, frame), Received::Part));
+        assert!(!a.is_stalled(due));
+        assert_eq!(frames(&mut a).len() as u64, WINDOW);
+    }
+
+    #[test]
+    fn what_a_new_connection_lost_is_sent_again_by_both_sides_and_taken_once() {
+        let (mut a, mut b) = pair();
+        for text in [b"a1", b"a2", b"a3"] {
+            a.queue(text, later()).unwrap();
+        }
+        b.queue(b"b1", later()).unwrap();
+        // One arrives, the others are lost; only one side notices.
+        assert!(matches!(
+            receive(&mut b, &frames(&mut a)[0]),
+            Received::Message(_)
+        ));
+        assert_eq!(frames(&mut b).len(), 1);
+        a.rewind();
+        let again = frames(&mut a);
+        assert_eq!(again.len(), 1 + 3);
+        let arrived: Vec<Received> = again.iter().map(|frame| receive(&mut b, frame)).collect();
+        assert_eq!(arrived[..2], [Received::Part, Received::Rejected]);
+        assert_eq!(arrived[2], Received::Message(b"a2".to_vec()));
+        assert_eq!(arrived[3], Received::Message(b"a3".to_vec()));
+        let answers = frames(&mut b);
+        assert_eq!(
+            receive(&mut a, &answers[0]),
+            Received::Message(b"b1".to_vec())
+        );
+        answers[1..]
+            .iter()
+            .for_each(|frame| assert_eq!(receive(&mut a, frame), Received::Part));
+        assert!(
+            a.unacknowledged.is_empty(),
+            "the acknowledgement was not repeated"
+        );
+        assert!(frames(&mut a).len() <= 1 && frames(&mut b).is_empty());
     }
 
     #[test]
@@ -534,6 +689,7 @@ mod tests {
         let mut header = Header {
             from: 0,
             number: Some(WINDOW + 1),
+            greeting: false,
             received: 0,
             message_length: 1,
             offset: 0,

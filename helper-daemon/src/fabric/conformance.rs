@@ -299,6 +299,58 @@ fn what_was_withdrawn_cannot_be_fetched_and_the_rest_still_can() {
 }
 
 #[test]
+fn refused_fetches_cost_no_message_and_no_other_fetch() {
+    const ROUNDS: u32 = 12;
+    for mut group in Group::all_kinds(2) {
+        let source = file_of(&pattern(1 << 20));
+        let target = Arc::new(file_of(b""));
+        let kept = group.transports[0].offer(&source, 0, 1 << 20).unwrap();
+        let mut next = [0u32; 2];
+        let mut ended = Vec::new();
+        for round in 0..ROUNDS {
+            let gone = group.transports[0].offer(&source, 0, 4096).unwrap();
+            group.transports[0].withdraw(gone.id);
+            let bad = into_file(2 * u64::from(round), &gone, &target, 0, 4096);
+            let good = into_file(2 * u64::from(round) + 1, &kept, &target, 0, 1 << 20);
+            for fetch in [bad, good] {
+                group.transports[1].fetch(0, fetch).unwrap();
+            }
+            for own in 0..2 {
+                let message = [&round.to_le_bytes()[..], &[0; 40_000]].concat();
+                group.transports[own]
+                    .send(1 - own as Rank, &message, later())
+                    .unwrap();
+            }
+            let all = group.run_until(PATIENCE, |group| {
+                for (own, next) in next.iter_mut().enumerate() {
+                    for event in group.events[own].drain(..) {
+                        match event {
+                            Event::Message { bytes, .. } => {
+                                assert_eq!(bytes[..4], next.to_le_bytes(), "lost or doubled");
+                                *next += 1;
+                            }
+                            Event::Fetched { token, result } => ended.push((token, result)),
+                            Event::Broken { .. } => panic!("a session broke in round {round}"),
+                        }
+                    }
+                }
+                // Rounds overlap, but for the last.
+                round + 1 < ROUNDS || next == [ROUNDS; 2] && ended.len() == 2 * ROUNDS as usize
+            });
+            assert!(all, "{next:?}, {} fetches", ended.len());
+        }
+        for (token, result) in ended {
+            let expected = if token % 2 == 0 {
+                Err(FetchError::Peer)
+            } else {
+                Ok(())
+            };
+            assert_eq!(result, expected, "fetch {token}");
+        }
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_written_is_told_from_a_peer_that_fails() {
     for mut group in Group::all_kinds(2) {
         let offer = group.transports[0]

@@ -8,10 +8,10 @@
 //! ```text
 //! offset  bytes
 //!      0     32  keyed hash of the rest
-//!     32      1  kind: 1 fragment, 2 acknowledgement
+//!     32      1  kind: 1 fragment, 2 acknowledgement, 3 greeting
 //!     33      3  zero
 //!     36      4  rank of the sender
-//!     40      8  number of the fragment, from 1; 0 in an acknowledgement
+//!     40      8  number of the fragment, from 1; else 0
 //!     48      8  number of the last fragment that the sender has received
 //!     56      4  length of the whole message
 //!     60      4  offset of this fragment in it
@@ -28,15 +28,18 @@ const HASH: usize = 32;
 
 const FRAGMENT: u8 = 1;
 const ACKNOWLEDGEMENT: u8 = 2;
+const GREETING: u8 = 3;
 
 /// What a frame says before its fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     /// The sender.
     pub(crate) from: Rank,
-    /// Fragments are numbered from 1 in each session and direction. An acknowledgement, which
-    /// brings no fragment, is `None`.
+    /// Fragments are numbered from 1 in each session and direction. What brings no fragment has
+    /// none.
     pub(crate) number: Option<u64>,
+    /// Asks for what the sender has not received, which may have been lost. Has no number.
+    pub(crate) greeting: bool,
     /// The last fragment that the sender has received.
     pub(crate) received: u64,
     /// Length of the whole message in bytes.
@@ -48,10 +51,10 @@ pub(crate) struct Header {
 impl Header {
     fn bytes(&self) -> [u8; HEADER - HASH] {
         let mut bytes = [0; HEADER - HASH];
-        bytes[0] = if self.number.is_some() {
-            FRAGMENT
-        } else {
-            ACKNOWLEDGEMENT
+        bytes[0] = match (self.number, self.greeting) {
+            (Some(_), _) => FRAGMENT,
+            (None, false) => ACKNOWLEDGEMENT,
+            (None, true) => GREETING,
         };
         bytes[4..8].copy_from_slice(&self.from.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.number.unwrap_or(0).to_le_bytes());
@@ -76,14 +79,16 @@ impl Header {
                 .ok()
                 .map(u64::from_le_bytes)
         };
-        let number = match (bytes.first()?, eight(8)?) {
-            (&FRAGMENT, number @ 1..) => Some(number),
-            (&ACKNOWLEDGEMENT, 0) => None,
+        let (number, greeting) = match (bytes.first()?, eight(8)?) {
+            (&FRAGMENT, number @ 1..) => (Some(number), false),
+            (&ACKNOWLEDGEMENT, 0) => (None, false),
+            (&GREETING, 0) => (None, true),
             _ => return None,
         };
         let header = Self {
             from: four(4)?,
             number,
+            greeting,
             received: eight(16)?,
             message_length: four(24)?,
             offset: four(28)?,
@@ -145,6 +150,7 @@ mod tests {
         Header {
             from: 3,
             number,
+            greeting: false,
             received: 9,
             message_length: length,
             offset,
@@ -164,6 +170,13 @@ mod tests {
             (header(Some(u64::MAX), 100, 95), b"world"),
             (header(Some(2), 0, 0), b""),
             (header(None, 0, 0), b""),
+            (
+                Header {
+                    greeting: true,
+                    ..header(None, 0, 0)
+                },
+                b"",
+            ),
         ] {
             let frame = sealed(&header, fragment);
             assert_eq!(frame.len(), HEADER + fragment.len());

@@ -17,25 +17,29 @@ use std::time::{Duration, Instant};
 
 use libfabric_sys::{
     Access, Endpoint, EndpointConfig, Event as Completion, Mapping, Memory, OpenError, Peer,
-    PostError as FabricPostError, Region, RemoteRegion,
+    PostError as FabricPostError, Region,
 };
 
 use super::channel::{Channel, FRAMES_PER_PEER, Received};
 use super::frame::Unproved;
 use super::{
-    AdmitError, Counters, Event, Fetch, FetchError, MAX_DESCRIPTOR, MAX_MESSAGE, Offer, OfferId,
-    PostError, Rank, Session, Transport,
+    AdmitError, Counters, Event, Fetch, FetchError, MAX_MESSAGE, Offer, OfferId, PostError, Rank,
+    Session, Transport,
 };
+
+mod fetching;
+
+use fetching::{FetchState, Piece, describe_offer, parse_offer, pieces};
 
 /// Longest frame in bytes: little enough for every provider to send it at once, without asking
 /// the receiver first.
 const FRAME_SIZE: usize = 15 << 10;
-/// Longest piece of a fetch in bytes.
-const PIECE: usize = 1 << 20;
-/// Pieces under way from one peer.
-const PIECES_PER_PEER: usize = 4;
 /// Pieces under way on one rail, those given up by us and not by libfabric among them.
 const PIECES_PER_RAIL: usize = 64;
+/// Failures of frames, with nothing heard from the peer between, after which it is given up.
+const MAX_SETBACKS: u32 = 8;
+/// Pause after a failure, at first and at most.
+const SETBACK_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 /// Frames under way on the first rail.
 const FRAMES_UNDER_WAY: usize = 256;
 /// Fetches that may wait for one peer.
@@ -85,17 +89,28 @@ struct PeerState {
     /// Fetches with pieces left to post.
     fetches: VecDeque<u64>,
     pieces: usize,
+    /// The piece under way has failed before, and must have no company.
+    alone: bool,
+    /// Failures since the peer was last heard.
+    setbacks: u32,
+    /// Nothing is posted before, so that the provider can connect anew.
+    resume_at: Option<Instant>,
 }
 
-struct FetchState {
-    fetch: Fetch,
-    peer: Rank,
-    rail: usize,
-    source: RemoteRegion,
-    /// Bytes whose reads have been posted.
-    posted: usize,
-    /// Bytes in the file.
-    written: usize,
+impl PeerState {
+    /// Something failed: what the peer may not have is sent again, after a pause.
+    fn set_back(&mut self, now: Instant) {
+        self.channel.rewind();
+        if self.resume_at.is_none_or(|resume| resume <= now) {
+            let pause = SETBACK_PAUSE.0 * 2u32.saturating_pow(self.setbacks.min(10));
+            self.resume_at = Some(now + pause.min(SETBACK_PAUSE.1));
+            self.setbacks += 1;
+        }
+    }
+
+    fn may_post(&self, now: Instant) -> bool {
+        !self.broken && self.resume_at.is_none_or(|resume| resume <= now)
+    }
 }
 
 /// What a token of an operation stands for.
@@ -110,8 +125,7 @@ enum UnderWay {
         fetch: u64,
         rail: usize,
         buffer: Region,
-        at: usize,
-        length: usize,
+        piece: Piece,
     },
 }
 
@@ -229,21 +243,20 @@ impl LibfabricTransport {
         match self.under_way.remove(&token) {
             None => {}
             Some(UnderWay::Frame { .. }) if succeeded => {}
-            Some(UnderWay::Frame { peer, session }) => self.broke_in(peer, session),
+            Some(UnderWay::Frame { peer, session }) => self.frame_failed(peer, session),
             Some(UnderWay::Piece {
                 peer,
                 session,
                 fetch,
                 rail,
                 buffer,
-                at,
-                length,
+                piece,
             }) => {
                 self.piece_ended(peer, session);
                 if succeeded {
-                    self.store(fetch, &buffer, at, length);
+                    self.store(fetch, &buffer, piece);
                 } else {
-                    self.end_fetch(fetch, Err(FetchError::Peer));
+                    self.piece_failed(fetch, piece);
                 }
                 if let Some(rail) = self.rails.get_mut(rail) {
                     rail.idle_buffers.push(buffer);
@@ -252,54 +265,24 @@ impl LibfabricTransport {
         }
     }
 
-    fn piece_ended(&mut self, peer: Rank, session: u64) {
-        if let Some(peer) = self
-            .peers
-            .get_mut(&peer)
-            .filter(|peer| peer.session == session)
-        {
-            peer.pieces -= 1;
-        }
-    }
-
-    /// Writes a piece that has come to its file.
-    fn store(&mut self, id: u64, buffer: &Region, at: usize, length: usize) {
-        let Some(state) = self.fetches.get_mut(&id) else {
-            return;
-        };
-        let position = state.fetch.position + at as u64;
-        if buffer
-            .memory()
-            .write_to(0, length, &state.fetch.file, position)
-            .is_err()
-        {
-            return self.end_fetch(id, Err(FetchError::NoSpace));
-        }
-        self.counters.fetched += length as u64;
-        state.written += length;
-        if state.written == state.fetch.length {
-            self.end_fetch(id, Ok(()));
-        }
-    }
-
-    /// Reports a fetch; pieces of it that are under way are then of no interest.
-    fn end_fetch(&mut self, id: u64, result: Result<(), FetchError>) {
-        if let Some(state) = self.fetches.remove(&id) {
-            self.events.push(Event::Fetched {
-                token: state.fetch.token,
-                result,
-            });
-        }
-    }
-
-    /// As [`Self::broke`], unless another session with the peer has begun since.
-    fn broke_in(&mut self, rank: Rank, session: u64) {
+    fn frame_failed(&mut self, rank: Rank, session: u64) {
+        // A failure of an earlier session says nothing of this one.
         if self
             .peers
             .get(&rank)
             .is_some_and(|peer| peer.session == session)
         {
-            self.broke(rank);
+            self.setback(rank);
+        }
+    }
+
+    /// Has frames sent again, unless the peer has been deaf for too long.
+    fn setback(&mut self, rank: Rank) {
+        if let Some(peer) = self.peers.get_mut(&rank) {
+            peer.set_back(Instant::now());
+            if peer.setbacks > MAX_SETBACKS {
+                self.broke(rank);
+            }
         }
     }
 
@@ -312,16 +295,6 @@ impl LibfabricTransport {
             self.counters.expired += peer.channel.waiting() as u64;
             peer.channel.clear();
             self.events.push(Event::Broken { peer: rank });
-        }
-    }
-
-    fn fail_fetches_of(&mut self, rank: Rank) {
-        let theirs = |(&id, state): (&u64, &FetchState)| (state.peer == rank).then_some(id);
-        let ids: Vec<u64> = self.fetches.iter().filter_map(theirs).collect();
-        ids.into_iter()
-            .for_each(|id| self.end_fetch(id, Err(FetchError::Peer)));
-        if let Some(peer) = self.peers.get_mut(&rank) {
-            peer.fetches.clear();
         }
     }
 
@@ -347,6 +320,10 @@ impl LibfabricTransport {
         for peer in self.peers.values_mut() {
             self.counters.expired += peer.channel.expire(now);
         }
+        let stalled =
+            |(&rank, peer): (&Rank, &PeerState)| peer.channel.is_stalled(now).then_some(rank);
+        let stalled: Vec<Rank> = self.peers.iter().filter_map(stalled).collect();
+        stalled.into_iter().for_each(|rank| self.setback(rank));
         let late = |(&id, state): (&u64, &FetchState)| (state.fetch.deadline <= now).then_some(id);
         let late: Vec<u64> = self.fetches.iter().filter_map(late).collect();
         late.into_iter()
@@ -355,11 +332,14 @@ impl LibfabricTransport {
 
     /// Posts what waits, as far as providers and peers have room.
     fn flush(&mut self, now: Instant) {
+        for peer in self.peers.values_mut() {
+            peer.resume_at = peer.resume_at.filter(|&resume| resume > now);
+        }
         let ranks: Vec<Rank> = self.peers.keys().copied().collect();
         let mut refused = false;
         for rank in ranks {
             refused |= self.flush_frames(rank, now);
-            refused |= self.flush_fetches(rank);
+            refused |= self.flush_fetches(rank, now);
         }
         for rail in &mut self.rails {
             let endpoint = &mut rail.endpoint;
@@ -379,7 +359,8 @@ impl LibfabricTransport {
     fn flush_frames(&mut self, rank: Rank, now: Instant) -> bool {
         loop {
             let token = self.number();
-            let Some(peer) = self.peers.get_mut(&rank).filter(|peer| !peer.broken) else {
+            let peer = self.peers.get_mut(&rank).filter(|peer| peer.may_post(now));
+            let Some(peer) = peer else {
                 return false;
             };
             let (Some(rail), Some(&to)) = (self.rails.first_mut(), peer.rails.first()) else {
@@ -405,74 +386,6 @@ impl LibfabricTransport {
                 Err(_) => {
                     self.broke(rank);
                     return false;
-                }
-            }
-        }
-    }
-
-    /// Returns whether a provider refused for the time being.
-    fn flush_fetches(&mut self, rank: Rank) -> bool {
-        loop {
-            let token = self.number();
-            let Some(peer) = self.peers.get_mut(&rank).filter(|peer| !peer.broken) else {
-                return false;
-            };
-            let Some(&id) = peer
-                .fetches
-                .front()
-                .filter(|_| peer.pieces < PIECES_PER_PEER)
-            else {
-                return false;
-            };
-            let Some(state) = self.fetches.get_mut(&id) else {
-                peer.fetches.pop_front();
-                continue;
-            };
-            let (Some(rail), Some(&from)) =
-                (self.rails.get_mut(state.rail), peer.rails.get(state.rail))
-            else {
-                return false;
-            };
-            let Ok(buffer) = rail.buffer() else {
-                return true;
-            };
-            let at = state.posted;
-            let length = PIECE.min(state.fetch.length - at);
-            let deadline = state.fetch.deadline;
-            match rail.endpoint.read(
-                from,
-                &state.source,
-                at as u64,
-                &buffer,
-                0,
-                length,
-                token,
-                deadline,
-            ) {
-                Ok(()) => {
-                    state.posted += length;
-                    peer.pieces += 1;
-                    if state.posted == state.fetch.length {
-                        peer.fetches.pop_front();
-                    }
-                    let (session, rail) = (peer.session, state.rail);
-                    let piece = UnderWay::Piece {
-                        peer: rank,
-                        session,
-                        fetch: id,
-                        rail,
-                        buffer,
-                        at,
-                        length,
-                    };
-                    self.under_way.insert(token, piece);
-                }
-                Err(error) => {
-                    rail.idle_buffers.push(buffer);
-                    if error == FabricPostError::Again {
-                        return true;
-                    }
-                    self.end_fetch(id, Err(FetchError::Peer));
                 }
             }
         }
@@ -507,50 +420,14 @@ impl LibfabricTransport {
     }
 }
 
-impl Rail {
-    /// An idle buffer, or a new one.
-    fn buffer(&mut self) -> Result<Region, io::Error> {
-        if let Some(buffer) = self.idle_buffers.pop() {
-            return Ok(buffer);
-        }
-        let memory = Memory::anonymous(PIECE)?;
-        self.endpoint
-            .register(memory, Access::Local)
-            .map_err(io::Error::other)
-    }
-}
-
 /// Proves a frame to be a peer's and hands it to that peer's channel.
 fn receive(peers: &mut HashMap<Rank, PeerState>, frame: &[u8]) -> Option<(Rank, Received)> {
     let frame = Unproved::parse(frame)?;
     let rank = frame.claimed_rank();
     let peer = peers.get_mut(&rank)?;
     let (header, fragment) = frame.prove(peer.channel.receive_key())?;
+    (peer.setbacks, peer.resume_at) = (0, None);
     Some((rank, peer.channel.receive(&header, fragment)))
-}
-
-/// Rail, then address, key and length of the region, little endian.
-fn describe_offer(rail: usize, region: &RemoteRegion) -> Vec<u8> {
-    let mut bytes = vec![rail as u8];
-    for number in [region.address, region.key, region.length] {
-        bytes.extend_from_slice(&number.to_le_bytes());
-    }
-    debug_assert!(bytes.len() <= MAX_DESCRIPTOR);
-    bytes
-}
-
-fn parse_offer(bytes: &[u8]) -> Option<(usize, RemoteRegion)> {
-    let (&rail, numbers) = bytes.split_first()?;
-    let mut numbers = numbers
-        .chunks_exact(8)
-        .map(|b| b.try_into().ok().map(u64::from_le_bytes));
-    let mut number = || numbers.next().flatten();
-    let region = RemoteRegion {
-        address: number()?,
-        key: number()?,
-        length: number()?,
-    };
-    (bytes.len() == 25).then_some((usize::from(rail), region))
 }
 
 impl Transport for LibfabricTransport {
@@ -581,6 +458,9 @@ impl Transport for LibfabricTransport {
             broken: false,
             fetches: VecDeque::new(),
             pieces: 0,
+            alone: false,
+            setbacks: 0,
+            resume_at: None,
         };
         self.peers.insert(rank, state);
         self.untried = true;
@@ -642,11 +522,11 @@ impl Transport for LibfabricTransport {
         peer.fetches.push_back(id);
         self.untried = true;
         let state = FetchState {
+            left: pieces(fetch.length),
             fetch,
             peer: from,
             rail,
             source,
-            posted: 0,
             written: 0,
         };
         self.fetches.insert(id, state);
@@ -680,10 +560,8 @@ impl Transport for LibfabricTransport {
             .rails
             .iter()
             .filter_map(|rail| rail.endpoint.next_deadline());
-        let queued = self
-            .peers
-            .values()
-            .filter_map(|peer| peer.channel.next_deadline());
+        let peer = |peer: &PeerState| peer.resume_at.or_else(|| peer.channel.next_deadline());
+        let queued = self.peers.values().filter_map(peer);
         let fetches = self.fetches.values().map(|state| state.fetch.deadline);
         posted
             .chain(queued)

@@ -100,8 +100,8 @@ pub(crate) enum Event {
         /// Whether all its bytes are in the file.
         result: Result<(), FetchError>,
     },
-    /// Messages to this peer are lost and will go on being so: it is to be met anew. Said once
-    /// per session.
+    /// Messages to this peer are lost and will go on being so: the two must meet anew
+    /// (`Meeting::renew`). Said once per session.
     Broken {
         /// The peer.
         peer: Rank,

@@ -226,6 +226,14 @@ impl Meeting {
         Ok(())
     }
 
+    /// Ends the connection to a peer, so that the two meet anew: whichever of them seeks the other
+    /// does so. For a transport that says a session is broken.
+    pub(crate) fn renew(&self, peer: Rank) {
+        if let Some(link) = self.shared.lock().links.remove(&peer) {
+            link.end();
+        }
+    }
+
     /// No longer connects to a peer, and ends the connection if there is one.
     pub(crate) fn forsake(&self, peer: Rank) {
         let mut state = self.shared.lock();

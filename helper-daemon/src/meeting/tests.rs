@@ -230,6 +230,25 @@ fn a_forsaken_peer_is_told_so_and_not_sought_again() {
 }
 
 #[test]
+fn two_helpers_meet_anew_when_either_asks_for_it() {
+    let (parent, child) = family();
+    let mut keys = Vec::new();
+    for asks in [Some(&parent), Some(&child), None] {
+        let ((_, above), (_, below)) = (parent.met(1), child.met(0));
+        assert_eq!(above.send_key.0, below.receive_key.0);
+        assert!(!keys.contains(&above.send_key.0));
+        keys.push(above.send_key.0);
+        if let Some(helper) = asks {
+            helper
+                .meeting
+                .renew(if std::ptr::eq(helper, &parent) { 1 } else { 0 });
+            parent.lost(1);
+            child.lost(0);
+        }
+    }
+}
+
+#[test]
 fn who_does_not_know_the_key_is_refused() {
     let parent = Helper::start(config(0, &key()));
     let child = Helper::start(config(1, &key()));

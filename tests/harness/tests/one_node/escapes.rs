@@ -64,7 +64,7 @@ fn most_touched(counts: &Counts) -> String {
         .iter()
         .map(|(path, by_kind)| (by_kind.values().sum::<u64>(), path, by_kind))
         .collect();
-    paths.sort_by(|one, other| other.0.cmp(&one.0));
+    paths.sort_by_key(|(touched, ..)| std::cmp::Reverse(*touched));
     let lines = paths
         .iter()
         .take(40)

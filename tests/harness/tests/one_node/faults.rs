@@ -390,10 +390,13 @@ fn runtime_directory_with_wrong_owner_or_mode() {
     let import = Import::started();
     let runtime = import.session.runtime_directory();
     let helper_asked = || import.session.status_number(["asked", "total"]);
-    let cases: [(&str, fn(&Path)); 3] = [
-        ("writable by all", |path| {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
-        }),
+    let cases = [
+        (
+            "writable by all",
+            (|path| {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+            }) as fn(&Path),
+        ),
         ("writable by its group", |path| {
             fs::set_permissions(path, fs::Permissions::from_mode(0o770)).unwrap();
         }),

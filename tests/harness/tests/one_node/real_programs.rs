@@ -353,9 +353,8 @@ fn java() {
 
 #[test]
 fn python_packages() {
-    let import = format!(
-        "PYTHONPATH=$TREE $PYTHON -c \"$CODE\"; PYTHONPATH=$TREE $PYTHON -c 'import numpy; print(numpy.core_is_missing)'"
-    );
+    let import = "PYTHONPATH=$TREE $PYTHON -c \"$CODE\"; \
+                  PYTHONPATH=$TREE $PYTHON -c 'import numpy; print(numpy.core_is_missing)'";
     let code = python::IMPORT.replace('"', "\\\"");
     let import = import.replace("$CODE", &code);
     let memory_map = "PYTHONPATH=$TREE $PYTHON -c '
