@@ -236,6 +236,7 @@ fn fold(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::borrow::ToOwned;
     use std::vec::Vec;
 
     fn tidied(path: &[u8]) -> (Vec<u8>, bool, bool) {
@@ -319,7 +320,7 @@ mod tests {
             "/1234567",
         ] {
             let sieve = Sieve::new(prefix.as_bytes());
-            for path in [std::format!("{prefix}"), std::format!("{prefix}/y/z")] {
+            for path in [prefix.to_owned(), std::format!("{prefix}/y/z")] {
                 assert!(
                     sieve.passes(first_word(path.as_bytes())),
                     "{path} below {prefix}"

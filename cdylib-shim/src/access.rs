@@ -32,9 +32,6 @@ fn common(
 ) -> c_int {
     let sound =
         mode & !(R_OK | W_OK | X_OK) == 0 && flags & !(AT_EACCESS | AT_SYMLINK_NOFOLLOW) == 0;
-    if !sound {
-        return kernel(directory, path);
-    }
     let ending = Ending {
         follow: flags & AT_SYMLINK_NOFOLLOW == 0,
         directory: false,
@@ -42,12 +39,14 @@ fn common(
     with_target(directory, path, ending, |outcome| {
         let route = match outcome {
             Outcome::Kernel(route) => route,
+            // What is wrong with the arguments libc or the kernel says, before the path or after it.
+            Outcome::Absent { .. } if !sound => return kernel(directory, path),
             Outcome::Absent { errno, .. } => return fail(errno),
-            Outcome::Found(_) if mode == F_OK => return 0,
+            Outcome::Found(_) if sound && mode == F_OK => return 0,
             Outcome::Found(found) => {
                 // In the view the kernel's answer is the same but for writing.
                 let attributes = found.record.attributes();
-                let readable = mode & W_OK == 0 && !attributes.is_link();
+                let readable = mode & W_OK == 0 && sound && !attributes.is_link();
                 if readable && same_user(found.session, flags) {
                     match grants(found.session, attributes, mode) {
                         Some(true) => return 0,

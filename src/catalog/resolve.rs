@@ -16,6 +16,8 @@ use crate::path::{self, NAME_MAX, PATH_MAX};
 pub const ENOENT: i32 = 2;
 /// `ENOTDIR`.
 pub const ENOTDIR: i32 = 20;
+/// `ENAMETOOLONG`.
+pub const ENAMETOOLONG: i32 = 36;
 /// `ELOOP`.
 pub const ELOOP: i32 = 40;
 
@@ -299,8 +301,14 @@ impl Walk {
     ) -> Step<'m> {
         let parent_length = self.canonical_length;
         let end = parent_length + 1 + length;
-        if length > NAME_MAX || end > PATH_MAX {
+        if end > PATH_MAX {
             return Step::End(Resolution::PassThrough);
+        }
+        if length > NAME_MAX {
+            return Step::End(Resolution::Absent {
+                errno: ENAMETOOLONG,
+                creatable: false,
+            });
         }
         self.canonical[parent_length] = b'/';
         self.canonical[parent_length + 1..end]

@@ -136,20 +136,25 @@ fn earlier_rows(json: &Path) -> Vec<scale::Row> {
 }
 
 fn run_scale(sizes: RangeInclusive<u32>, threads: usize, json: &Path, table: &Path) -> ExitCode {
-    let report = scale::run(sizes, threads, earlier_rows(json));
-    let text = scale::table(&report);
-    let written = serde_json::to_string_pretty(&report)
-        .map_err(std::io::Error::other)
-        .and_then(|report| std::fs::write(json, report))
-        .and_then(|()| std::fs::write(table, &text));
-    if let Err(error) = written {
-        eprintln!(
-            "the report cannot be written: {error}; make the directories of {json:?} and {table:?}"
-        );
-        return ExitCode::FAILURE;
-    }
-    println!("{text}");
-    if report.claims.iter().all(|claim| claim.holds) {
+    let save = |report: &scale::Report| {
+        let written = serde_json::to_string_pretty(report)
+            .map_err(std::io::Error::other)
+            .and_then(|text| std::fs::write(json, text + "\n"))
+            .and_then(|()| std::fs::write(table, scale::table(report)));
+        if let Err(error) = &written {
+            eprintln!(
+                "the report cannot be written: {error}; make the directories of {} and {}",
+                json.display(),
+                table.display()
+            );
+        }
+        written.is_ok()
+    };
+    let report = scale::run(&sizes, threads, earlier_rows(json), |report| {
+        save(report);
+    });
+    println!("{}", scale::table(&report));
+    if save(&report) && report.claims.iter().all(|claim| claim.holds) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -12,6 +12,9 @@ const SLOT_BITS: u32 = 8;
 /// Slots in the wheel.
 const SLOTS: u64 = 1 << 15;
 
+/// Events that a slot keeps space for.
+const USUAL: usize = 16;
+
 struct Entry<T> {
     time: u64,
     sequence: u64,
@@ -118,6 +121,10 @@ impl<T> Queue<T> {
         let slot = &mut self.wheel[(self.at % SLOTS) as usize];
         self.in_wheel -= slot.len();
         std::mem::swap(&mut self.current, slot);
+        // A burst may not leave its space behind in every slot that it passes through.
+        if slot.capacity() > USUAL {
+            *slot = Vec::new();
+        }
         while let Some(Reverse(next)) = self.far.peek() {
             if next.time >> SLOT_BITS > self.at {
                 break;

@@ -69,6 +69,17 @@ pub struct Row {
 }
 
 impl Row {
+    /// What tells a run from others.
+    fn key(&self) -> (String, u32, String, u16, u32) {
+        (
+            self.workload.clone(),
+            self.nodes,
+            self.scheme.clone(),
+            self.trees,
+            self.fan_out,
+        )
+    }
+
     /// Whether the tree had the shape that is recommended for its size.
     fn is_recommended(&self) -> bool {
         let topology = topology(self.nodes, RECOMMENDED);
@@ -105,55 +116,50 @@ pub struct Claim {
 /// One run to be made.
 type Case<'a> = Box<dyn Fn() -> Row + Send + Sync + 'a>;
 
-/// Runs everything for jobs of `sizes` nodes, `threads` runs at a time. Rows of `earlier` about other
-/// sizes are taken over, so that the report can be made in parts.
-pub fn run(sizes: RangeInclusive<u32>, threads: usize, earlier: Vec<Row>) -> Report {
+/// Runs everything for jobs of `sizes` nodes, `threads` runs at a time, smallest first, and hands the
+/// report to `save` after every run. Rows of `earlier` stay in it until they are made anew, so that a
+/// report can be made in parts.
+pub fn run(
+    sizes: &RangeInclusive<u32>,
+    threads: usize,
+    earlier: Vec<Row>,
+    save: impl Fn(&Report) + Sync,
+) -> Report {
     let machine = Machine::default();
     let workloads = (Workload::import(), Workload::torch());
     let mut cases: Vec<Case<'_>> = Vec::new();
-    for nodes in SIZES
-        .into_iter()
-        .rev()
-        .filter(|nodes| sizes.contains(nodes))
-    {
+    for nodes in SIZES.into_iter().filter(|nodes| sizes.contains(nodes)) {
         add_size(&mut cases, nodes, &workloads, machine);
     }
     if sizes.contains(&SHAPES_AT) {
         add_shapes(&mut cases, &workloads.0, machine);
     }
     let next = AtomicUsize::new(0);
-    let kept = earlier
-        .into_iter()
-        .filter(|row| !sizes.contains(&row.nodes));
-    let rows = Mutex::new(kept.collect::<Vec<Row>>());
+    let rows = Mutex::new(earlier);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let row = case();
                     eprintln!("{}", line(&row));
-                    rows.lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push(row);
+                    let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+                    rows.retain(|other| other.key() != row.key());
+                    rows.push(row);
+                    save(&report(machine, &rows));
                 }
             });
         }
     });
-    let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let recommended = |row: &Row| row.scheme != TREE || row.is_recommended();
-    rows.sort_by(|a, b| {
-        let key = |row: &Row| {
-            let shape = (row.trees, row.fan_out);
-            (
-                !recommended(row),
-                row.workload.clone(),
-                row.nodes,
-                row.scheme.clone(),
-                shape,
-            )
-        };
-        key(a).cmp(&key(b))
-    });
+    report(
+        machine,
+        &rows.into_inner().unwrap_or_else(PoisonError::into_inner),
+    )
+}
+
+/// The report of these rows: the recommended shape first, then the others.
+fn report(machine: Machine, rows: &[Row]) -> Report {
+    let mut rows = rows.to_vec();
+    rows.sort_by_key(|row| (row.scheme == TREE && !row.is_recommended(), row.key()));
     let claims = claims(&rows);
     Report {
         machine,
@@ -163,7 +169,7 @@ pub fn run(sizes: RangeInclusive<u32>, threads: usize, earlier: Vec<Row>) -> Rep
     }
 }
 
-/// What is run at every size. The largest runs come first, so that no thread ends up with one alone.
+/// What is run at every size.
 fn add_size<'a>(
     cases: &mut Vec<Case<'a>>,
     nodes: u32,
@@ -438,7 +444,7 @@ mod tests {
 
     #[test]
     fn what_the_report_claims_holds_for_small_jobs() {
-        let report = run(1..=64, 2, Vec::new());
+        let report = run(&(1..=64), 2, Vec::new(), |_| {});
         assert!(!report.claims.is_empty());
         for claim in &report.claims {
             assert!(claim.holds, "{claim:?}");
