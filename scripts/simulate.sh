@@ -12,6 +12,10 @@ set -eu
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
 
+# The largest jobs take gigabytes that are visited in no order; huge pages nearly halve their time.
+GLIBC_TUNABLES=${GLIBC_TUNABLES:+$GLIBC_TUNABLES:}glibc.malloc.hugetlb=1
+export GLIBC_TUNABLES
+
 simulate() {
     cargo build --release --quiet -p copper-simulator
     "$target/release/simulate" "$@"

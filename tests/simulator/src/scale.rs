@@ -136,19 +136,22 @@ pub fn run(
     }
     let next = AtomicUsize::new(0);
     let rows = Mutex::new(earlier);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let row = case();
-                    eprintln!("{}", line(&row));
-                    let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
-                    rows.retain(|other| other.key() != row.key());
-                    rows.push(row);
-                    save(&report(machine, &rows));
-                }
-            });
+    let work = || {
+        while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let row = case();
+            eprintln!("{}", line(&row));
+            let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+            rows.retain(|other| other.key() != row.key());
+            rows.push(row);
+            save(&report(machine, &rows));
         }
+    };
+    std::thread::scope(|scope| {
+        (1..threads).for_each(|_| {
+            scope.spawn(work);
+        });
+        // The main thread's heap is the one that can lie in huge pages; see scripts/simulate.sh.
+        work();
     });
     report(
         machine,
