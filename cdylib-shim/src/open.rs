@@ -12,6 +12,7 @@ use crate::target::{
     Found, Outcome, Place, Route, Scope, resolve_place, text, with_place, with_target,
 };
 use copper_core::catalog::resolve::Ending;
+use copper_core::path::PATH_MAX;
 use copper_core::request::Operation;
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{
@@ -78,7 +79,14 @@ pub(crate) fn open_common(
 
 /// Files are not created by names that end in a slash, and the kernel says so before it looks.
 fn creates_with_slash(path: *const c_char, flags: c_int) -> bool {
-    flags & O_CREAT != 0 && text(path).is_some_and(|text| text.ends_with(b"/"))
+    let Some(text) = text(path).filter(|text| flags & O_CREAT != 0 && text.ends_with(b"/")) else {
+        return false;
+    };
+    // `./` and `../` are directories that exist, and are judged as such.
+    let mut names = text
+        .rsplit(|&byte| byte == b'/')
+        .skip_while(|name| name.is_empty());
+    !matches!(names.next(), None | Some(b"." | b".."))
 }
 
 fn by_kernel(
@@ -176,7 +184,7 @@ fn open_for_change(
             refuse_slash(place)
         }
         Some(place) if place.scope == Scope::View => {
-            open_in_view(directory, path, flags, ending, &kernel)
+            open_in_view(place, (directory, path), flags, ending, &kernel)
         }
         Some(place) => {
             let result = with_route(&place, directory, path, &kernel);
@@ -229,8 +237,8 @@ fn refuse_slash(place: Place<'_>) -> c_int {
 
 /// What the kernel says to an open for writing on a read-only mount.
 fn open_in_view(
-    directory: c_int,
-    path: *const c_char,
+    place: Place<'_>,
+    (directory, path): (c_int, *const c_char),
     flags: c_int,
     ending: Ending,
     kernel: &impl Fn(c_int, *const c_char) -> c_int,
@@ -241,13 +249,18 @@ fn open_in_view(
         ..ending
     };
     with_target(directory, path, ending, |outcome| match outcome {
-        Outcome::Kernel(route) if route.is_in_view() => fail(libc::EROFS),
+        Outcome::Kernel(route) if route.is_in_view() => {
+            let (directory, path) = route.of(directory, path);
+            match origin_refuses(place, directory, path, flags, ending.follow) {
+                Some(errno) => fail(errno),
+                None => kernel(directory, path),
+            }
+        }
         Outcome::Kernel(route) => by_kernel(route, directory, path, kernel),
         Outcome::Absent {
             creatable: true, ..
         } if flags & O_CREAT != 0 => fail(libc::EROFS),
         Outcome::Absent { errno, .. } => fail(errno),
-        Outcome::Found(_) if exclusive => fail(libc::EEXIST),
         Outcome::Found(found) => match refusal(&found, flags) {
             Some(errno) => fail(errno),
             // Devices and pipes can be written on a read-only mount too.
@@ -257,22 +270,68 @@ fn open_in_view(
 }
 
 fn refusal(found: &Found<'_>, flags: c_int) -> Option<c_int> {
-    let attributes = found.record.attributes();
+    let mode = found.record.attributes().mode;
+    verdict(mode, flags, || is_denied(found, flags))
+}
+
+/// What a read-only mount says to an open for writing of a file with this mode; `None` for what
+/// can be written all the same.
+fn verdict(mode: u32, flags: c_int, denied: impl FnOnce() -> bool) -> Option<c_int> {
     let temporary = flags & libc::O_TMPFILE == libc::O_TMPFILE;
-    if attributes.is_link() {
-        return Some(libc::ELOOP);
+    let exclusive = flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL;
+    match mode & libc::S_IFMT {
+        _ if exclusive => Some(libc::EEXIST),
+        libc::S_IFLNK => Some(libc::ELOOP),
+        libc::S_IFDIR if temporary => Some(libc::EROFS),
+        libc::S_IFDIR => Some(libc::EISDIR),
+        _ if flags & O_DIRECTORY != 0 => Some(libc::ENOTDIR),
+        libc::S_IFREG if flags & O_TRUNC == 0 && denied() => Some(libc::EACCES),
+        libc::S_IFREG => Some(libc::EROFS),
+        _ => None,
     }
-    if attributes.is_directory() {
-        return Some(if temporary { libc::EROFS } else { libc::EISDIR });
+}
+
+/// The same of a file that only the origin can tell of.
+#[cold]
+#[inline(never)]
+fn origin_refuses(
+    place: Place<'_>,
+    directory: c_int,
+    path: *const c_char,
+    flags: c_int,
+    follow: bool,
+) -> Option<c_int> {
+    let no_follow = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+    match mode_of(directory, path, no_follow) {
+        Ok(mode) => verdict(mode, flags, || {
+            // SAFETY: the caller's own path.
+            let result = unsafe { call!(libc::SYS_faccessat, directory, path, libc::W_OK) };
+            result == -(libc::EACCES as isize)
+        }),
+        Err(libc::ENOENT) if flags & O_CREAT != 0 => {
+            let mut room = [0u8; PATH_MAX + 1];
+            let parent = place.parent().path;
+            room.get_mut(..parent.len())?.copy_from_slice(parent);
+            let known = mode_of(AT_FDCWD, room.as_ptr().cast(), 0);
+            Some(known.err().unwrap_or(libc::EROFS))
+        }
+        Err(errno) => Some(errno),
     }
-    if flags & O_DIRECTORY != 0 {
-        return Some(libc::ENOTDIR);
+}
+
+fn mode_of(directory: c_int, path: *const c_char, flags: c_int) -> Result<u32, c_int> {
+    let mut status = core::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: a NUL-terminated path; the kernel fills `status`, which is zeroed besides.
+    let (result, status) = unsafe {
+        let room = status.as_mut_ptr();
+        let result = call!(libc::SYS_newfstatat, directory, path, room, flags);
+        (result, status.assume_init())
+    };
+    if result == 0 {
+        Ok(status.st_mode)
+    } else {
+        Err(-result as c_int)
     }
-    if !attributes.is_regular() {
-        return None;
-    }
-    let denied = flags & O_TRUNC == 0 && is_denied(found, flags);
-    Some(if denied { libc::EACCES } else { libc::EROFS })
 }
 
 /// Whether the file's permissions forbid what is wanted, which the kernel says first.

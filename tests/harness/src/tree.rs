@@ -1,13 +1,14 @@
 //! The awkward tree: everything that has broken a cache of files before, and the paths by which
 //! the test programs visit it.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 /// Sizes around which caches go wrong.
 pub const SIZES: [usize; 9] = [0, 1, 4095, 4096, 4097, 8192, 65_536, 65_537, 1_048_579];
@@ -494,8 +495,23 @@ fn awkward_paths(manifest: &mut Manifest) {
     }
 }
 
-/// Gives some files times that a cache may not be able to hold, and all the rest one time.
+/// Gives some files times that a cache may not be able to hold, and all the rest one time of long
+/// ago: rsync takes a copy made within the same second for one that has its time already.
 fn settle_times(root: &Path) -> Result<()> {
+    let touched = Command::new("find")
+        .arg(root)
+        .args([
+            "-depth",
+            "-exec",
+            "touch",
+            "-h",
+            "-d",
+            "@1600000000.123456789",
+            "{}",
+            "+",
+        ])
+        .status()?;
+    ensure!(touched.success(), "cannot set the times of the tree");
     let times = [
         (0, 0),
         (-1, 5),

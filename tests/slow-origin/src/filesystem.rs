@@ -1,4 +1,6 @@
 //! The pass-through itself: each FUSE operation passes the gate and is then done on the source.
+//!
+//! The file is as long as the trait it implements: one short method for each operation.
 
 use crate::load::Gate;
 use crate::nodes::{Node, Nodes, decode_device, errno};
