@@ -3,7 +3,7 @@
 
 use crate::original::{hooks, original};
 use crate::session::Session;
-use crate::sys::{call, fail, finish};
+use crate::sys::{call, fail, finish, stat_at};
 use crate::target::{Outcome, with_target};
 use copper_core::attributes::Attributes;
 use copper_core::catalog::resolve::Ending;
@@ -73,25 +73,11 @@ fn common(
 /// What the origin lets be written cannot be written in the view, but for devices and pipes.
 fn refuse_writing(directory: c_int, path: *const c_char, flags: c_int) -> c_int {
     let flags = flags & AT_SYMLINK_NOFOLLOW;
-    let mut status = core::mem::MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: the caller's path; the kernel fills `status`, which is zeroed besides.
-    let (result, status) = unsafe {
-        let result = call!(
-            libc::SYS_newfstatat,
-            directory,
-            path,
-            status.as_mut_ptr(),
-            flags
-        );
-        (result, status.assume_init())
-    };
-    let kind = status.st_mode & libc::S_IFMT;
-    let read_only = matches!(kind, libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK);
-    if result == 0 && read_only {
-        fail(libc::EROFS)
-    } else {
-        0
-    }
+    let read_only = stat_at(directory, path, flags).is_ok_and(|status| {
+        let kind = status.st_mode & libc::S_IFMT;
+        matches!(kind, libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK)
+    });
+    if read_only { fail(libc::EROFS) } else { 0 }
 }
 
 /// The call asks for the rights of the user whose session this is.

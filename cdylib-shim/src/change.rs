@@ -8,7 +8,7 @@
 use crate::ask::tell;
 use crate::descriptor::{record_of, scope_of};
 use crate::session::{self, Session};
-use crate::sys::{Descriptor, call, fail};
+use crate::sys::{self, Descriptor, call, fail};
 use crate::target::{Outcome, Place, Scope, descriptor_path, resolve_place, text, with_place};
 use copper_core::catalog::resolve::Ending;
 use copper_core::path::{self, PATH_MAX};
@@ -219,17 +219,7 @@ fn look_at(path: *const c_char, flags: c_int) -> Result<Descriptor, c_int> {
 
 /// `newfstatat(2)`, for the mode only.
 pub(crate) fn mode_of(directory: c_int, path: *const c_char, flags: c_int) -> Result<u32, c_int> {
-    let mut status = core::mem::MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: the path is NUL-terminated; the kernel fills `status`, which is zeroed besides.
-    unsafe {
-        let out = status.as_mut_ptr();
-        let result = call!(libc::SYS_newfstatat, directory, path, out, flags);
-        if result < 0 {
-            Err(-result as c_int)
-        } else {
-            Ok(status.assume_init().st_mode)
-        }
-    }
+    sys::stat_at(directory, path, flags).map(|status| status.st_mode)
 }
 
 /// What the origin says of a place in the view that the catalog says nothing of.

@@ -3,6 +3,7 @@
 
 use crate::access;
 use crate::ask::tell;
+use crate::change::mode_of;
 use crate::change::with_route;
 use crate::content::open_stored;
 use crate::original::{hooks, original};
@@ -316,21 +317,6 @@ fn origin_refuses(
             Some(known.err().unwrap_or(libc::EROFS))
         }
         Err(errno) => Some(errno),
-    }
-}
-
-fn mode_of(directory: c_int, path: *const c_char, flags: c_int) -> Result<u32, c_int> {
-    let mut status = core::mem::MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: a NUL-terminated path; the kernel fills `status`, which is zeroed besides.
-    let (result, status) = unsafe {
-        let room = status.as_mut_ptr();
-        let result = call!(libc::SYS_newfstatat, directory, path, room, flags);
-        (result, status.assume_init())
-    };
-    if result == 0 {
-        Ok(status.st_mode)
-    } else {
-        Err(-result as c_int)
     }
 }
 

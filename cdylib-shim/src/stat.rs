@@ -124,14 +124,9 @@ pub(crate) fn translate(out: *mut Stat) {
 fn fill_changed(out: &mut Stat, record: &Record<'_>) {
     let before = record.attributes();
     let path = record.path_terminated().as_ptr();
-    let mut now = core::mem::MaybeUninit::<Stat>::zeroed();
-    // SAFETY: the path is NUL-terminated; the kernel fills `now`, which is zeroed besides.
-    let (result, now) = unsafe {
-        let (room, flags) = (now.as_mut_ptr(), AT_SYMLINK_NOFOLLOW);
-        let result = call!(libc::SYS_newfstatat, AT_FDCWD, path, room, flags);
-        (result, now.assume_init())
-    };
-    if result == 0 && (now.st_dev, now.st_ino) == (before.device, before.inode) {
+    if let Ok(now) = sys::stat_at(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW)
+        && (now.st_dev, now.st_ino) == (before.device, before.inode)
+    {
         *out = now;
         return;
     }

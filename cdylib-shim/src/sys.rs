@@ -134,6 +134,28 @@ pub(crate) fn fstat(descriptor: c_int) -> Option<libc::stat> {
     }
 }
 
+/// `newfstatat(2)` on a NUL-terminated path; the error's number where it fails.
+pub(crate) fn stat_at(
+    directory: c_int,
+    path: *const core::ffi::c_char,
+    flags: c_int,
+) -> Result<libc::stat, c_int> {
+    let mut out = core::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: callers give NUL-terminated paths; the kernel fills `out`, which is zeroed besides.
+    unsafe {
+        match call!(
+            libc::SYS_newfstatat,
+            directory,
+            path,
+            out.as_mut_ptr(),
+            flags
+        ) {
+            0 => Ok(out.assume_init()),
+            error => Err(-error as c_int),
+        }
+    }
+}
+
 /// Sets the calling thread's errno and returns -1, as libc functions do.
 pub(crate) fn fail(errno: c_int) -> c_int {
     // SAFETY: libc's errno is valid in every thread.
