@@ -50,6 +50,10 @@ pub enum Operation {
     /// Stay as long as this connection is open (a helper that `copper run` started ends when the
     /// last such connection closes).
     Attach = 19,
+    /// Gather, through the tree, how all helpers of the job are; the reply's body is JSON.
+    Survey = 20,
+    /// End all helpers of the job; the reply's body is JSON.
+    StopAll = 21,
 }
 
 impl Operation {
@@ -58,6 +62,7 @@ impl Operation {
         use Operation::*;
         [
             Resolve, Listing, Content, Closure, Changed, Writing, Refresh, Status, Stop, Attach,
+            Survey, StopAll,
         ]
         .into_iter()
         .find(|operation| *operation as u16 == number)

@@ -7,6 +7,7 @@ mod elf;
 mod engine;
 mod environment;
 mod helper;
+mod job;
 mod launch;
 mod origin;
 mod run;

@@ -254,6 +254,9 @@ impl<'a> Server<'a> {
                 let status = self.report.status(self.engine);
                 self.answer(token, Outcome::Known, status.as_bytes());
             }
+            Operation::Survey | Operation::StopAll => {
+                self.answer(token, Outcome::Refused, b"this helper serves its node alone");
+            }
             Operation::Stop => self.end = Some(End::Asked(token)),
             operation => {
                 let (first, second) = client.take_paths();

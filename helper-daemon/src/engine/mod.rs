@@ -185,7 +185,11 @@ impl Engine {
             Operation::Changed => Goal::Changed(self.changed(first, second)),
             Operation::Writing => Goal::Changed(self.opened_for_writing(first)),
             Operation::Refresh => Goal::Changed(self.refreshed(first)),
-            Operation::Status | Operation::Stop | Operation::Attach => {
+            Operation::Status
+            | Operation::Stop
+            | Operation::Attach
+            | Operation::Survey
+            | Operation::StopAll => {
                 self.reply(token, Outcome::Refused);
                 return;
             }
