@@ -6,6 +6,7 @@
 //! | `lock` | locked by the helper as long as it lives |
 //! | `socket` | where the helper listens |
 //! | `catalog`, `alarm` | links to the helper's sealed memory, made last |
+//! | `job` | the job this helper is one of, with its key (mode 0600) |
 //! | `store`, `view` | texts that name what a dead helper left to be cleaned up |
 #![forbid(unsafe_code)]
 
@@ -232,6 +233,11 @@ impl Runtime {
         }
     }
 
+    /// The file that says which job the helper is one of.
+    pub(crate) fn job_file(&self) -> PathBuf {
+        self.file("job")
+    }
+
     /// Removes all that a helper made here, but for the locks.
     pub(crate) fn clear(&self) {
         self.unlink_memory();
@@ -239,6 +245,8 @@ impl Runtime {
             request::SOCKET,
             Note::Store.file(),
             Note::View.file(),
+            "job",
+            "job.new",
             "catalog.new",
             "alarm.new",
             "socket.new",
