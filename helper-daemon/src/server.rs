@@ -255,7 +255,11 @@ impl<'a> Server<'a> {
                 self.answer(token, Outcome::Known, status.as_bytes());
             }
             Operation::Survey | Operation::StopAll => {
-                self.answer(token, Outcome::Refused, b"this helper serves its node alone");
+                self.answer(
+                    token,
+                    Outcome::Refused,
+                    b"this helper serves its node alone",
+                );
             }
             Operation::Stop => self.end = Some(End::Asked(token)),
             operation => {
