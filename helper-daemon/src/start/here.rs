@@ -173,20 +173,20 @@ mod tests {
 
     #[test]
     fn addresses_count_where_names_do_not() {
-        let hosts = ["192.0.2.1", "127.0.0.9", "127.0.0.1"].map(str::to_owned);
+        let hosts = ["198.51.100.1", "127.0.0.9", "127.0.0.1"].map(str::to_owned);
         assert_eq!(rank_of_this_machine(&hosts).expect("here"), 1);
     }
 
     #[test]
     fn a_list_without_this_machine_is_refused_quickly() {
         let hosts: Vec<String> = (0..10_000)
-            .map(|number| format!("192.0.2.{}", number % 250))
+            .map(|number| format!("198.51.100.{}", number % 250))
             .collect();
         let start = Instant::now();
         let error = rank_of_this_machine(&hosts)
             .expect_err("not here")
             .to_string();
-        assert!(error.contains("run copper start on one of the nodes: 192.0.2.0, 192.0.2.1"));
+        assert!(error.contains("run copper start on one of the nodes: 198.51.100.0, 198.51.100.1"));
         assert!(error.contains("and 9992 more"), "{error}");
         assert!(start.elapsed() < Duration::from_secs(5));
     }

@@ -27,7 +27,16 @@ pub(super) enum Launcher {
     /// nsenter.
     Local,
     /// The words of a user's template.
-    Template(Vec<String>),
+    Template(Vec<Word>),
+}
+
+/// A word of a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// The words of the command.
+    Command,
+    /// Text, in which placeholders are replaced, `{command}` by quoted text for a shell.
+    Text(String),
 }
 
 impl Launcher {
@@ -54,20 +63,19 @@ impl Launcher {
     }
 
     fn from_template(template: &str, hosts: usize) -> Result<Launcher> {
-        let words = shell_words::split(template)
+        let words = split(template)
             .with_context(|| format!("--launch '{template}' cannot be split into words"))?;
-        let names = |placeholder: &str| words.iter().any(|word| word.contains(placeholder));
         ensure!(
-            names(COMMAND),
+            template.contains(COMMAND),
             "--launch '{template}' has no {COMMAND}; e.g. --launch \"ssh {HOST} {COMMAND}\""
         );
         ensure!(
-            hosts == 1 || names(HOST) || names(RANK),
+            hosts == 1 || template.contains(HOST) || template.contains(RANK),
             "--launch '{template}' has no {HOST} (nor {RANK}), so all helpers would be started in \
              one place; e.g. --launch \"ssh {HOST} {COMMAND}\""
         );
         ensure!(
-            words.first().is_some_and(|program| program != COMMAND),
+            words.first() != Some(&Word::Command),
             "--launch '{template}' names no program that starts the command elsewhere"
         );
         Ok(Launcher::Template(words))
@@ -87,7 +95,10 @@ impl Launcher {
         match self {
             Launcher::Ssh => "ssh",
             Launcher::Local => "nsenter",
-            Launcher::Template(words) => words.first().map_or("the launcher", String::as_str),
+            Launcher::Template(words) => match words.first() {
+                Some(Word::Text(program)) => program,
+                Some(Word::Command) | None => "the launcher",
+            },
         }
     }
 }
@@ -126,21 +137,43 @@ fn nsenter(host: &str, command: &[String]) -> Vec<String> {
     words
 }
 
-fn fill_in(words: &[String], host: &str, rank: u32, command: &[String]) -> Result<Vec<String>> {
+/// Splits a template as a shell would. An unquoted `{command}` between blanks is a word by itself;
+/// in quotes or with anything beside it, it is part of a text.
+fn split(template: &str) -> Result<Vec<Word>, shell_words::ParseError> {
+    /// Stands for a `{command}` between blanks until it is known whether quotes are around those.
+    const ALONE: &str = "\u{1}";
+    let marked: Vec<&str> = template
+        .split(' ')
+        .map(|part| if part == COMMAND { ALONE } else { part })
+        .collect();
+    let words = shell_words::split(&marked.join(" "))?.into_iter();
+    let word = |word: String| match word == ALONE {
+        true => Word::Command,
+        false => Word::Text(word.replace(ALONE, COMMAND)),
+    };
+    Ok(words.map(word).collect())
+}
+
+fn fill_in(words: &[Word], host: &str, rank: u32, command: &[String]) -> Result<Vec<String>> {
     let mut filled = Vec::new();
     for word in words {
-        if word == COMMAND {
-            for part in command {
-                ensure!(
-                    shell_words::quote(part) == *part,
-                    "copper is installed as {part}, which a shell on another node would not read as \
-                     one word; make a link to it with a plain name"
-                );
+        match word {
+            Word::Command => {
+                let odd = command
+                    .iter()
+                    .find(|part| shell_words::quote(part) != **part);
+                if let Some(odd) = odd {
+                    bail!(
+                        "copper is installed as {odd}, which a shell on another node would not \
+                         read as one word; make a link to it with a plain name"
+                    );
+                }
+                filled.extend_from_slice(command);
             }
-            filled.extend_from_slice(command);
-        } else {
-            let word = word.replace(HOST, host).replace(RANK, &rank.to_string());
-            filled.push(word.replace(COMMAND, &shell_words::join(command)));
+            Word::Text(text) => {
+                let text = text.replace(HOST, host).replace(RANK, &rank.to_string());
+                filled.push(text.replace(COMMAND, &shell_words::join(command)));
+            }
         }
     }
     Ok(filled)
