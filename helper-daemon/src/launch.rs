@@ -69,6 +69,10 @@ fn join(runtime: &Runtime) -> Result<Option<OwnedFd>> {
 
 /// Starts a helper; the caller holds the starting lock and knows that none answers.
 pub(crate) fn start(runtime: &Runtime, launch: &Launch<'_>) -> Result<UnixStream> {
+    if launch.membership.is_none() {
+        // Of a helper that died.
+        runtime.remove_job();
+    }
     let (ours, theirs) = UnixStream::pair().context("cannot make a socket")?;
     let mut child = spawn(runtime, launch, &theirs)?;
     drop(theirs);

@@ -246,15 +246,21 @@ impl Runtime {
         self.file("job")
     }
 
-    /// Removes all that a helper made here, but for the locks.
+    /// Removes the job that a helper was one of, or was to be.
+    pub(crate) fn remove_job(&self) {
+        for name in ["job", "job.new"] {
+            let _ = fs::remove_file(self.file(name));
+        }
+    }
+
+    /// Removes all that a helper made here, but for the locks, and for the job: a starter may have
+    /// written that for the next helper.
     pub(crate) fn clear(&self) {
         self.unlink_memory();
         for name in [
             request::SOCKET,
             Note::Store.file(),
             Note::View.file(),
-            "job",
-            "job.new",
             "catalog.new",
             "alarm.new",
             "socket.new",
@@ -275,7 +281,7 @@ impl Runtime {
 
     /// The same, for whoever holds the starting lock and knows that there is no helper.
     pub(crate) fn remove_as_starter(&self) {
-        let _ = fs::remove_file(self.job_file());
+        self.remove_job();
         let _ = fs::remove_file(self.file("lock"));
         let _ = fs::remove_file(self.file(STARTING));
         let _ = fs::remove_dir(&self.directory);

@@ -6,7 +6,8 @@ use super::join::{self, Said, find_report};
 use super::launcher::Launcher;
 use anyhow::Result;
 use copper_core::location::DISABLE_VARIABLE;
-use std::process::Command;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
@@ -188,9 +189,19 @@ impl Fleet<'_> {
             }
             (None, Some(status)) => {
                 let errors = last_lines(&ended.errors);
-                Outcome::Unknown(format!("{launcher} ended with {status}{errors}"))
+                Outcome::Unknown(format!("{launcher} {}{errors}", ending(status)))
             }
         }
+    }
+}
+
+/// How a launcher ended that brought no report.
+fn ending(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(0), _) => "brought no report back: it must pass on standard input and output".into(),
+        (Some(code), _) => format!("ended with status {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "ended".into(),
     }
 }
 

@@ -186,7 +186,8 @@ enum Unready {
     #[error("{failed} of {nodes} nodes could not be started, and nothing was left running")]
     Failed { failed: usize, nodes: usize },
     #[error(
-        "{failed} of {nodes} nodes could not be started; see whether a helper is left on: {left}"
+        "{failed} of {nodes} nodes could not be started; the others were stopped, but nobody knows \
+         whether a helper is left on: {left}"
     )]
     FailedWithLeftovers {
         failed: usize,
