@@ -105,12 +105,15 @@ pub(super) fn leave(invitation: &Invitation) -> Result<()> {
     let Some(runtime) = Runtime::find_at(invitation.runtime_directory())? else {
         return Ok(());
     };
+    // A join that is still at it (its launcher may have been ended) is waited for.
+    let _starting = runtime.lock_starting()?;
     if !invitation.is_of(&runtime)? {
         return Ok(());
     }
     if let Some(connection) = connect(&runtime)? {
         connection.ask(Operation::Stop, b"")?;
     }
+    runtime.remove_as_starter();
     Ok(())
 }
 

@@ -23,7 +23,8 @@ use fleet::{Action, Fleet, Outcome};
 use invitation::Invitation;
 use launcher::Launcher;
 use progress::Progress;
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -178,6 +179,24 @@ fn random_port() -> Result<u16> {
     Ok(FIRST_PORT + (random % u32::from(PORTS)) as u16)
 }
 
+/// One line for each reason, with all nodes that have it.
+fn by_reason(hosts: &[String], failed: &[(u32, String)]) -> Vec<String> {
+    let mut reasons: Vec<&str> = Vec::new();
+    let mut names: HashMap<&str, Vec<&str>> = HashMap::new();
+    for (rank, reason) in failed {
+        let name = hosts[*rank as usize].as_str();
+        match names.entry(reason) {
+            Entry::Occupied(mut known) => known.get_mut().push(name),
+            Entry::Vacant(new) => {
+                reasons.push(reason);
+                new.insert(vec![name]);
+            }
+        }
+    }
+    let line = |reason: &str| format!("{}: {reason}", names[reason].join(", "));
+    reasons.into_iter().map(line).collect()
+}
+
 /// Why a start did not succeed. What is to be said of single nodes has been said.
 #[derive(Debug, thiserror::Error)]
 enum Unready {
@@ -297,9 +316,8 @@ impl<'a> Start<'a> {
         let port_in_use = failed.iter().any(|(_, reason)| reason.contains(&port));
         let interrupted = self.fleet.interrupted.swap(false, Ordering::Relaxed);
         if !interrupted {
-            for (rank, reason) in failed {
-                self.progress
-                    .say(&format!("{}: {reason}", hosts[*rank as usize]));
+            for line in by_reason(hosts, failed) {
+                self.progress.say(&line);
             }
         }
         self.progress.waiting_for("stopping what was started");
