@@ -121,8 +121,8 @@ pub(crate) struct Cluster {
     /// nothing else). {host} and {rank} become the node's name and its place in the list. {command}
     /// as a word of its own becomes several words, of letters, digits and - . / _ alone, so that it
     /// does not matter whether the tool runs them (nsenter, env) or has a remote shell read them
-    /// (ssh); inside a longer word, as in "bash -lc 'module load x; exec {command}'", it becomes
-    /// quoted text for a shell. The tool must pass its standard input on to the command, and the
+    /// (ssh); in quotes, as in "ssh {host} 'module load x; exec {command}'", it becomes text that a
+    /// shell understands. The tool must pass its standard input on to the command, and the
     /// command's standard output back.
     #[arg(long, value_name = "TEMPLATE", requires = "nodes")]
     pub(crate) launch: Option<String>,
@@ -157,7 +157,7 @@ pub(crate) struct Cluster {
 /// A way to start a command on another node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LauncherName {
-    /// `Local` where all nodes are network namespaces of this machine, else `Ssh`.
+    /// Local where all nodes are network namespaces of this machine, else ssh.
     #[default]
     Auto,
     /// ssh, without questions.

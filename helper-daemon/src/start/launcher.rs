@@ -14,8 +14,8 @@ const COMMAND: &str = "{command}";
 
 /// Where `ip netns add HOST` makes the network namespace of a host.
 const NETWORK_NAMESPACES: &str = "/run/netns";
-/// Where `scripts/cluster.sh` keeps the mount namespaces of its hosts.
-const MOUNT_NAMESPACES: &str = "/run/copper-cluster";
+/// Where `scripts/cluster.sh` keeps the other namespaces of its hosts.
+const OTHER_NAMESPACES: &str = "/run/copper-cluster";
 /// How long ssh waits for a node, in seconds.
 const CONNECT_TIME: u32 = 10;
 
@@ -128,9 +128,11 @@ fn nsenter(host: &str, command: &[String]) -> Vec<String> {
         "nsenter".to_owned(),
         format!("--net={}", network_namespace(host).display()),
     ];
-    let mounts = Path::new(MOUNT_NAMESPACES).join(host).join("mnt");
-    if mounts.exists() {
-        words.push(format!("--mount={}", mounts.display()));
+    for (option, file) in [("--mount", "mnt"), ("--uts", "uts")] {
+        let namespace = Path::new(OTHER_NAMESPACES).join(host).join(file);
+        if namespace.exists() {
+            words.push(format!("{option}={}", namespace.display()));
+        }
     }
     words.push("--".to_owned());
     words.extend_from_slice(command);
