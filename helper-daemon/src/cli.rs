@@ -109,6 +109,9 @@ pub(crate) struct Helper {
     /// Descriptor of the socket on which the starter waits for the helper to be ready.
     #[arg(long, value_name = "FD")]
     pub(crate) starter: Option<i32>,
+    /// Rank in the job that the runtime directory describes.
+    #[arg(long, value_name = "RANK")]
+    pub(crate) rank: Option<u32>,
     /// End when the last attached client, the starter among them, has gone.
     #[arg(long)]
     pub(crate) while_attached: bool,

@@ -242,6 +242,8 @@ impl Runtime {
             "catalog.new",
             "alarm.new",
             "socket.new",
+            crate::job::JOB_FILE,
+            "job.new",
         ] {
             let _ = fs::remove_file(self.file(name));
         }

@@ -27,7 +27,11 @@ impl Tally {
             Operation::Changed | Operation::Writing | Operation::Refresh => {
                 &mut self.asked.invalidations
             }
-            Operation::Status | Operation::Stop | Operation::Attach => return,
+            Operation::Status
+            | Operation::Stop
+            | Operation::StopAll
+            | Operation::Survey
+            | Operation::Attach => return,
         };
         *counter += 1;
     }
