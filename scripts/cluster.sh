@@ -226,6 +226,8 @@ end_processes() {
       if [ $round = 0 ]; then
         for pid in $left; do
           kill -s "$signal" "$pid" 2>/dev/null || true
+          # A stopped one has to go on to end.
+          kill -s CONT "$pid" 2>/dev/null || true
         done
       fi
       sleep 0.1
