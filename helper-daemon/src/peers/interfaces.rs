@@ -12,11 +12,14 @@ const MOST_RAILS: usize = 16;
 
 /// The addresses of this machine's interfaces, by the interfaces' names.
 pub(crate) fn own_addresses() -> Result<Vec<(String, IpAddr)>> {
-    let interfaces = if_addrs::get_if_addrs().context("cannot list the network interfaces")?;
-    let addresses = interfaces.into_iter();
-    Ok(addresses
-        .map(|interface| (interface.name.clone(), interface.ip()))
-        .collect())
+    let interfaces = nix::ifaddrs::getifaddrs().context("cannot list the network interfaces")?;
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        let v6 = || address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()));
+        Some((interface.interface_name, v4.or_else(v6)?))
+    });
+    Ok(addresses.collect())
 }
 
 /// The rails to use: the interfaces named, or the one that the node's own host name leads to.
