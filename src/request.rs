@@ -47,13 +47,14 @@ pub enum Operation {
     Status = 17,
     /// End, and leave nothing behind.
     Stop = 18,
+    /// Say how all nodes of the job are, in JSON. The path is `now SECONDS`, or `ready SECONDS` to
+    /// wait until every node has said that it is ready.
+    Survey = 20,
+    /// End the helpers of all nodes; the reply's body is JSON.
+    StopAll = 21,
     /// Stay as long as this connection is open (a helper that `copper run` started ends when the
     /// last such connection closes).
     Attach = 19,
-    /// Gather, through the tree, how all helpers of the job are; the reply's body is JSON.
-    Survey = 20,
-    /// End all helpers of the job; the reply's body is JSON.
-    StopAll = 21,
 }
 
 impl Operation {

@@ -10,6 +10,7 @@
 //! | `store`, `view` | texts that name what a dead helper left to be cleaned up |
 #![forbid(unsafe_code)]
 
+use crate::job::JOB_FILE;
 use anyhow::{Context, Result, bail, ensure};
 use copper_core::{location, request};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -241,14 +242,9 @@ impl Runtime {
         }
     }
 
-    /// The file that says which job the helper is one of.
-    pub(crate) fn job_file(&self) -> PathBuf {
-        self.file("job")
-    }
-
     /// Removes the job that a helper was one of, or was to be.
     pub(crate) fn remove_job(&self) {
-        for name in ["job", "job.new"] {
+        for name in [JOB_FILE, "job.new"] {
             let _ = fs::remove_file(self.file(name));
         }
     }
@@ -264,6 +260,7 @@ impl Runtime {
             "catalog.new",
             "alarm.new",
             "socket.new",
+            "job.new",
         ] {
             let _ = fs::remove_file(self.file(name));
         }

@@ -29,9 +29,9 @@ impl Tally {
             }
             Operation::Status
             | Operation::Stop
-            | Operation::Attach
+            | Operation::StopAll
             | Operation::Survey
-            | Operation::StopAll => return,
+            | Operation::Attach => return,
         };
         *counter += 1;
     }

@@ -51,14 +51,8 @@ fn are_same(host: &str, own: &str) -> bool {
 }
 
 fn own_addresses() -> HashSet<IpAddr> {
-    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
-    interfaces
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-        })
-        .collect()
+    let found = crate::peers::own_addresses().unwrap_or_default();
+    found.into_iter().map(|(_, address)| address).collect()
 }
 
 fn is_own(address: IpAddr, own: &HashSet<IpAddr>) -> bool {
