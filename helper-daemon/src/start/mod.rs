@@ -283,11 +283,9 @@ impl<'a> Start<'a> {
     fn wait_until_ready(&self) -> Result<(), Vec<(u32, String)>> {
         let job = self.job();
         self.progress.waiting_for("waiting until all are connected");
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        let seconds = left.as_secs().max(1);
-        let interrupted = self.fleet.interrupted;
+        let (deadline, interrupted) = (self.deadline, self.fleet.interrupted);
         let asked = Runtime::make_at(self.fleet.invitation.runtime_directory())
-            .and_then(|runtime| survey::until_ready(&runtime, seconds, interrupted));
+            .and_then(|runtime| survey::until_ready(&runtime, deadline, interrupted));
         match asked {
             Ok(survey) if survey.all_ready() => {
                 self.progress.say(&format!(
@@ -367,7 +365,7 @@ impl<'a> Start<'a> {
     }
 
     /// The nodes that were lost while the tree stopped; `None` where this node has no helper that
-    /// could ask it.
+    /// could ask it, or that one does not know of all.
     fn stop_through_tree(&self) -> Option<HashSet<u32>> {
         let invitation = self.fleet.invitation;
         let runtime = Runtime::find_at(invitation.runtime_directory()).ok()??;
@@ -376,6 +374,6 @@ impl<'a> Start<'a> {
         }
         connect(&runtime).ok()??;
         let stopped = survey::stop_all(&runtime).ok()??;
-        Some(stopped.lost.into_iter().collect())
+        (stopped.unnamed() == 0).then(|| stopped.lost.into_iter().collect())
     }
 }
