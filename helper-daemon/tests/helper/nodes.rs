@@ -408,3 +408,45 @@ fn a_helper_that_died_does_not_leave_its_job_to_the_next() {
     helper.stop();
     nodes.assert_nothing_is_left();
 }
+
+#[test]
+fn a_job_of_one_node_starts_is_there_and_ends() {
+    let nodes = Nodes::new();
+    let origin = nodes.stage.origin.to_str().expect("plain");
+    let start = ["start", "--hosts", "localhost", "--cover", origin];
+    let started = nodes.stage.run(&start);
+    assert!(started.status.success(), "{}", said(&started));
+    assert!(said(&started).contains("helpers joined 1/1"));
+    assert!(said(&started).contains("ready 1/1 in "));
+    assert!(said(&started).contains("1 tree of fan-out 8, depth 0"));
+
+    let again = nodes.stage.run(&start);
+    assert!(again.status.success(), "{}", said(&again));
+    assert!(text(&again.stdout).contains("were running already"));
+    let other = nodes.stage.run(&["start", "--hosts", "localhost,b"]);
+    assert!(
+        said(&other).contains("run copper stop first"),
+        "{}",
+        said(&other)
+    );
+    let other = nodes
+        .stage
+        .run(&["start", "--hosts", "localhost", "--cover", "/usr/share"]);
+    assert!(
+        said(&other).contains("run copper stop first"),
+        "{}",
+        said(&other)
+    );
+
+    let all = nodes.stage.run(&["status", "--all"]);
+    assert!(text(&all.stdout).contains("1 of 1 ready"), "{}", said(&all));
+    let all = nodes.stage.run(&["status", "--all", "--json"]);
+    let all: serde_json::Value = serde_json::from_slice(&all.stdout).expect("JSON");
+    assert_eq!(all["nodes"], 1);
+    assert_eq!(all["missing_hosts"], json!([]));
+    assert_eq!(all["fan_out"], 8);
+
+    let stopped = nodes.stage.run(&["stop"]);
+    assert_eq!(text(&stopped.stdout), "stopped 1 of 1 helpers\n");
+    nodes.assert_nothing_is_left();
+}
