@@ -17,6 +17,7 @@ use crate::commands::survey;
 use crate::helper::covered_prefixes;
 use crate::job::{JOB_VERSION, Job, Transfer};
 use crate::launch::Launch;
+use crate::meeting::JobKey;
 use crate::runtime::Runtime;
 use anyhow::{Context, Result, bail, ensure};
 use fleet::{Action, Fleet, Outcome};
@@ -151,11 +152,10 @@ fn watch_signals() -> Result<Arc<AtomicBool>> {
 
 fn make_job(cluster: &Cluster, hosts: &[String]) -> Result<Job> {
     let default_trees = (hosts.len() / NODES_PER_TREE).clamp(1, MOST_TREES) as u16;
-    let mut key = [0; 32];
-    getrandom::fill(&mut key).context("the system has no random bytes")?;
+    let key = JobKey::draw().context("the system has no random bytes")?;
     let job = Job {
         version: JOB_VERSION,
-        key: key.iter().map(|byte| format!("{byte:02x}")).collect(),
+        key: key.digits(),
         hosts: hosts.to_vec(),
         port: match cluster.port {
             Some(port) => port,
