@@ -123,13 +123,13 @@ impl<'a> Server<'a> {
         let mut events = Vec::with_capacity(256);
         loop {
             events.clear();
-            let may_wait = self.engine.take_traffic();
+            self.engine.take_traffic();
             self.send_replies();
             self.heed_end_of_job();
             if let Some(end) = self.end.take() {
                 return Ok(end);
             }
-            let timeout = self.timeout(may_wait);
+            let timeout = self.timeout();
             match epoll::wait(
                 &self.epoll,
                 rustix::buffer::spare_capacity(&mut events),
@@ -166,8 +166,8 @@ impl<'a> Server<'a> {
         self.engine.stop();
     }
 
-    fn timeout(&self, may_wait: bool) -> Option<Timespec> {
-        if !may_wait {
+    fn timeout(&mut self) -> Option<Timespec> {
+        if !self.engine.may_wait() {
             return Some(Timespec::default());
         }
         let client = self.deadlines.first().map(|(first, _)| *first);

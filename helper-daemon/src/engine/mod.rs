@@ -317,9 +317,10 @@ impl Engine {
         }
     }
 
-    /// Lets the catalog say that nobody keeps it any more.
+    /// Lets the catalog say that nobody keeps it any more, and leaves the other helpers.
     pub(crate) fn stop(&mut self) {
         self.writer.stop();
+        self.peers = None;
     }
 
     /// Acts upon changes that could not be told: nothing that was known is believed any more.

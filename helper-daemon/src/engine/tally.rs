@@ -64,5 +64,6 @@ impl Engine {
             readlinks: counters.readlinks.load(Ordering::Relaxed),
         };
         status.evictions = self.tally.evictions;
+        status.peers = self.peers.as_ref().map(|peers| peers.status());
     }
 }

@@ -201,6 +201,7 @@ impl Meeting {
     }
 
     /// Where this helper listens.
+    #[cfg(test)]
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -238,6 +239,7 @@ impl Meeting {
     }
 
     /// No longer connects to a peer, and ends the connection if there is one.
+    #[cfg(test)]
     pub(crate) fn forsake(&self, peer: Rank) {
         let mut state = self.shared.lock();
         if let Some(sought) = state.sought.remove(&peer) {

@@ -7,8 +7,9 @@
 mod ending;
 mod interfaces;
 mod rpc;
+#[cfg(test)]
+mod tests;
 
-pub(crate) use ending::Ended;
 pub(crate) use interfaces::own_addresses;
 
 use crate::fabric::libfabric::{Config as FabricConfig, LibfabricTransport};
@@ -17,6 +18,7 @@ use crate::job::{Job, Transfer};
 use crate::meeting::{
     Config as MeetingConfig, Event as MeetingEvent, Introduction, JobKey, Meeting, Patience,
 };
+use crate::status::PeersStatus;
 use anyhow::{Context, Result};
 use copper_core::tree::Topology;
 use crossbeam::channel::{Receiver, unbounded};
@@ -174,9 +176,20 @@ impl Peers {
         self.hosts.get(rank as usize).map_or("?", String::as_str)
     }
 
-    /// How many helpers are met.
-    pub(crate) fn connected(&self) -> usize {
-        self.sessions.len()
+    /// What there is to say of the other helpers.
+    pub(crate) fn status(&self) -> PeersStatus {
+        let counters = self.transport.counters();
+        PeersStatus {
+            rank: self.rank,
+            nodes: self.topology.nodes(),
+            provider: self.provider.clone(),
+            connected: self.sessions.len() as u64,
+            messages_received: counters.received,
+            messages_sent: counters.sent,
+            messages_expired: counters.expired,
+            frames_rejected: counters.rejected,
+            bytes_fetched: counters.fetched,
+        }
     }
 
     fn seek(&mut self, peer: Rank) {

@@ -134,6 +134,15 @@ impl Tree {
         self.rooms.remove(object).unwrap_or(0)
     }
 
+    /// An earlier body that made way for the one that was just published is no loss: takes back
+    /// what was to be handed in about it since there were `queued` events.
+    fn keep_published(&mut self, queued: usize, object: &Object) {
+        let later = self.events.split_off(queued.min(self.events.len()));
+        let is_loss = |event: &Event| matches!(event, Event::Evicted(lost) if lost == object);
+        self.events
+            .extend(later.into_iter().filter(|event| !is_loss(event)));
+    }
+
     /// Hands in that `object` is not here any more, if the node takes it to be.
     pub(super) fn evicted(&mut self, kind: Kind, path: &[u8]) {
         if let Ok(object) = Object::new(kind, path)

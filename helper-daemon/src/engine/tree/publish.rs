@@ -40,6 +40,7 @@ impl Engine {
             .take_if(|(object, _)| *object == record.object)
             .map(|(_, body)| body);
         let told = self.touched.len();
+        let queued = self.tree.events.len();
         let done = match record.outcome {
             Outcome::Present { .. } => self.publish_present(record, arrived),
             Outcome::Absent { errno } => self.publish_absent(record, arrived, errno),
@@ -52,6 +53,7 @@ impl Engine {
             // What this node learns is no news to the others.
             self.touched.truncate(told);
         }
+        self.tree.keep_published(queued, &record.object);
         match done {
             Ok(()) => {}
             Err(Unpublished::Full) => self.note_full(),

@@ -14,11 +14,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl Engine {
-    /// Takes in what has come from the other helpers; says whether there is nothing more to be had
-    /// without waiting.
-    pub(crate) fn take_traffic(&mut self) -> bool {
+    /// Whether nothing comes from the other helpers, or goes to them, without waiting.
+    pub(crate) fn may_wait(&mut self) -> bool {
+        self.peers.as_mut().is_none_or(|peers| peers.may_sleep())
+    }
+
+    /// Takes in what has come from the other helpers, and sends what is to be sent.
+    pub(crate) fn take_traffic(&mut self) {
         let Some(peers) = &mut self.peers else {
-            return true;
+            return;
         };
         for happened in peers.poll() {
             match happened {
@@ -36,7 +40,6 @@ impl Engine {
             }
             self.pump();
         }
-        self.peers.as_mut().is_none_or(|peers| peers.may_sleep())
     }
 
     fn take_message(&mut self, from: Rank, bytes: &[u8]) {
