@@ -84,7 +84,7 @@ pub(crate) fn start(cluster: &Cluster, hosts: Vec<String>, launch: &Launch<'_>) 
             interrupted: &interrupted,
         };
         match Start::new(&fleet, timeout).run() {
-            Err(Unready::PortInUse) if attempt < tries => {}
+            Err(Unready::PortInUse) if attempt < tries => eprintln!("trying another port"),
             Err(unready) => return Err(unready.into()),
             Ok(()) => break,
         }
@@ -202,18 +202,18 @@ fn by_reason(hosts: &[String], failed: &[(u32, String)]) -> Vec<String> {
 enum Unready {
     #[error("the port on which the helpers meet is in use; give another with --port")]
     PortInUse,
-    #[error("{failed} of {nodes} nodes could not be started, and nothing was left running")]
+    #[error("{failed} of {nodes} nodes are not ready, so all were stopped again")]
     Failed { failed: usize, nodes: usize },
     #[error(
-        "{failed} of {nodes} nodes could not be started; the others were stopped, but nobody knows \
-         whether a helper is left on: {left}"
+        "{failed} of {nodes} nodes are not ready, so all were stopped again, but nobody knows whether \
+         a helper is left on: {left}"
     )]
     FailedWithLeftovers {
         failed: usize,
         nodes: usize,
         left: String,
     },
-    #[error("interrupted, and nothing was left running")]
+    #[error("interrupted; all was stopped again")]
     Interrupted,
 }
 
@@ -300,6 +300,10 @@ impl<'a> Start<'a> {
             Ok(survey) => {
                 let reason = "its helper was started, but is not ready and connected in time \
                               (see --start-timeout)";
+                if survey.unnamed > 0 {
+                    let more = format!("{} more nodes are not ready", survey.unnamed);
+                    self.progress.say(&more);
+                }
                 let missing = survey.missing.iter();
                 Err(missing.map(|&rank| (rank, reason.to_owned())).collect())
             }
@@ -311,7 +315,7 @@ impl<'a> Start<'a> {
     fn give_up(&self, outcomes: &[(u32, Outcome)], failed: &[(u32, String)]) -> Unready {
         let hosts = &self.job().hosts;
         let port = format!("port {} is in use", self.job().port);
-        let port_in_use = failed.iter().any(|(_, reason)| reason.contains(&port));
+        let port_in_use = failed.iter().all(|(_, reason)| reason.contains(&port));
         let interrupted = self.fleet.interrupted.swap(false, Ordering::Relaxed);
         if !interrupted {
             for line in by_reason(hosts, failed) {

@@ -232,7 +232,7 @@ fn every_node_that_fails_is_named_with_its_reason_and_the_others_are_stopped() {
         "brought no report back",
         "127.0.0.43: ",
         "ended with status 127",
-        "of 6 nodes could not be started",
+        "of 6 nodes are not ready",
     ] {
         assert!(said.contains(reason), "'{reason}' in {said}");
     }
@@ -369,7 +369,7 @@ fn ten_thousand_nodes_that_cannot_be_reached_are_given_up_quickly() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("no-such-node10000: "), "the last is named");
     assert!(said.contains("/no/such/launcher could not be run"));
-    assert!(said.contains("10000 of 10001 nodes could not be started"));
+    assert!(said.contains("10000 of 10001 nodes are not ready"));
     assert!(start.elapsed() < Duration::from_secs(30));
     nodes.assert_nothing_is_left();
 }
