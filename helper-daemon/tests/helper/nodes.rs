@@ -21,6 +21,17 @@ case $host in
   127.0.0.40) echo "stand-in: $host: No route to host" >&2; exit 255 ;;
   127.0.0.41) exec sleep 100 ;;
   127.0.0.42) exit 0 ;;
+  127.0.0.44)
+    job=$(cat)
+    port=${job##*\"port\":}
+    port=${port%%,*}
+    echo "$port" >>"$STAGE/ports"
+    case $(wc -l <"$STAGE/ports") in
+      1) echo "copper 1 failed: port $port is in use on $host" ;;
+      *) echo "copper 1 failed: enough" ;;
+    esac
+    exit 1
+    ;;
   127.0.0.43) exec /no/such/copper "$@" 2>/dev/null ;;
 esac
 mkdir -p "$STAGE/$host"
@@ -257,6 +268,34 @@ fn a_node_that_does_not_answer_is_not_waited_for_longer_than_asked() {
         "{said}"
     );
     assert!(start.elapsed() < Duration::from_secs(30));
+    nodes.assert_nothing_is_left();
+}
+
+#[test]
+fn another_port_is_looked_for_where_one_is_in_use() {
+    let nodes = Nodes::new();
+    let failed = nodes.start("localhost,127.0.0.44", &[]);
+    let said = said(&failed);
+    let ports = fs::read_to_string(nodes.stage.base.path().join("ports")).expect("ports");
+    let ports: Vec<&str> = ports.lines().collect();
+    assert_eq!(ports.len(), 2, "{said}");
+    assert_ne!(ports[0], ports[1]);
+    let first = format!("127.0.0.44: port {} is in use on 127.0.0.44", ports[0]);
+    for line in [&first, "trying another port", "127.0.0.44: enough"] {
+        assert!(said.contains(line), "'{line}' in {said}");
+    }
+    nodes.assert_nothing_is_left();
+
+    let asked = nodes.stage.base.path().join("ports");
+    fs::remove_file(&asked).expect("as it was");
+    let failed = nodes.start("localhost,127.0.0.44", &["--port", "16388"]);
+    assert!(
+        self::said(&failed).contains("give another with --port"),
+        "{}",
+        self::said(&failed)
+    );
+    let ports = fs::read_to_string(&asked).expect("ports");
+    assert_eq!(ports, "16388\n", "the port is the user's choice");
     nodes.assert_nothing_is_left();
 }
 
