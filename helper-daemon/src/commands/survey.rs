@@ -130,8 +130,11 @@ pub(crate) fn stop_all(runtime: &Runtime) -> Result<Option<Stopped>> {
     let Some(body) = connection.ask(Operation::StopAll, b"")? else {
         return Ok(None);
     };
-    let stopped = serde_json::from_slice(&body)
+    let mut stopped: Stopped = serde_json::from_slice(&body)
         .context("the helper's answer cannot be read; is it of another version?")?;
+    // Several nodes may have lost the same one.
+    stopped.lost.sort_unstable();
+    stopped.lost.dedup();
     Ok(Some(stopped))
 }
 

@@ -19,6 +19,7 @@ use crate::job::{JOB_VERSION, Job, Transfer};
 use crate::launch::Launch;
 use crate::meeting::JobKey;
 use crate::runtime::Runtime;
+use crate::status::Status;
 use anyhow::{Context, Result, bail, ensure};
 use fleet::{Action, Fleet, Outcome};
 use invitation::Invitation;
@@ -93,7 +94,7 @@ pub(crate) fn start(cluster: &Cluster, hosts: Vec<String>, launch: &Launch<'_>) 
     commands::print(describe(&status, hosts.len()).as_bytes())
 }
 
-fn describe(status: &crate::status::Status, nodes: usize) -> String {
+fn describe(status: &Status, nodes: usize) -> String {
     format!(
         "copper's helpers started on {nodes} nodes\n{}",
         commands::how_to_use(status, "copper status --all")
@@ -106,13 +107,33 @@ fn already_running(
     launch: &Launch<'_>,
     wanted: &[Vec<u8>],
 ) -> Result<Option<String>> {
+    let until = Instant::now() + join::ENDING_TIME;
     let Some(runtime) = Runtime::find()? else {
         return Ok(None);
     };
-    let Some((status, _)) = commands::ask_status(&runtime)? else {
-        return Ok(None);
-    };
-    let Some(job) = Job::read(&runtime)? else {
+    // Helpers of a job that was stopped just now, from another node, are about to end.
+    while let Some((status, _)) = commands::ask_status(&runtime)? {
+        let job = Job::read(&runtime)?;
+        let same = refuse_other_job(&status, job.as_ref(), hosts)
+            .and_then(|()| commands::refuse_other_wishes(&status, launch.service, wanted))
+            .and_then(|()| refuse_unready(&runtime, job.as_ref()));
+        match same {
+            Ok(()) => {
+                return Ok(Some(format!(
+                    "copper's helpers on these {} nodes were running already, and are all ready\n{}",
+                    hosts.len(),
+                    commands::how_to_use(&status, "copper status --all")
+                )));
+            }
+            Err(error) if Instant::now() >= until => return Err(error),
+            Err(_) => std::thread::sleep(join::PAUSE),
+        }
+    }
+    Ok(None)
+}
+
+fn refuse_other_job(status: &Status, job: Option<&Job>, hosts: &[String]) -> Result<()> {
+    let Some(job) = job else {
         bail!(
             "a helper (pid {}) that serves this node alone is running; run copper stop first",
             status.pid
@@ -123,21 +144,20 @@ fn already_running(
         "helpers of a job on other nodes ({}) are running; run copper stop first",
         shorten(&job.hosts)
     );
-    commands::refuse_other_wishes(&status, launch.service, wanted)?;
-    let survey = survey::parse(&survey::ask_now(&runtime, ALREADY_TIME)?)?;
+    Ok(())
+}
+
+fn refuse_unready(runtime: &Runtime, job: Option<&Job>) -> Result<()> {
+    let survey = survey::parse(&survey::ask_now(runtime, ALREADY_TIME)?)?;
     ensure!(
         survey.all_ready(),
         "the helpers of these nodes are running, but only {} of {} are ready (missing: {}); run \
          copper stop first",
         survey.ready,
         survey.nodes,
-        survey.missing_names(&job)
+        job.map_or(String::new(), |job| survey.missing_names(job))
     );
-    Ok(Some(format!(
-        "copper's helpers on these {} nodes were running already, and are all ready\n{}",
-        hosts.len(),
-        commands::how_to_use(&status, "copper status --all")
-    )))
+    Ok(())
 }
 
 /// Lets the signals that end a command end the start in good order instead.
