@@ -140,12 +140,12 @@ pub(crate) fn stop_all(runtime: &Runtime) -> Result<Option<Stopped>> {
 
 /// The names of nodes and how many more there are, for people.
 pub(crate) fn list(job: &Job, ranks: &[u32], unnamed: u32) -> String {
-    let mut text = names(job, ranks).join(", ");
-    if unnamed > 0 {
-        let and = if ranks.is_empty() { "" } else { " and " };
-        let _ = write!(text, "{and}{unnamed} more");
+    let named = names(job, ranks).join(", ");
+    match (ranks.is_empty(), unnamed) {
+        (_, 0) => named,
+        (true, unnamed) => format!("{unnamed} nodes"),
+        (false, unnamed) => format!("{named} and {unnamed} more"),
     }
-    text
 }
 
 /// The names of nodes.
