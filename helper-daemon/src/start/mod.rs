@@ -318,8 +318,8 @@ impl<'a> Start<'a> {
                 Ok(())
             }
             Ok(survey) => {
-                let reason = "its helper was started, but is not ready and connected in time \
-                              (see --start-timeout)";
+                let reason = "its helper was started, but was not ready and connected in time: see \
+                              its log (--log FILE), or give it longer (--start-timeout)";
                 if survey.unnamed > 0 {
                     let more = format!("{} more nodes are not ready", survey.unnamed);
                     self.progress.say(&more);
@@ -335,7 +335,8 @@ impl<'a> Start<'a> {
     fn give_up(&self, outcomes: &[(u32, Outcome)], failed: &[(u32, String)]) -> Unready {
         let hosts = &self.job().hosts;
         let port = format!("port {} is in use", self.job().port);
-        let port_in_use = failed.iter().all(|(_, reason)| reason.contains(&port));
+        let port_in_use =
+            !failed.is_empty() && failed.iter().all(|(_, reason)| reason.contains(&port));
         let interrupted = self.fleet.interrupted.swap(false, Ordering::Relaxed);
         if !interrupted {
             for line in by_reason(hosts, failed) {
