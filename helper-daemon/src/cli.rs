@@ -195,7 +195,7 @@ pub(crate) struct Cluster {
     #[arg(long, value_name = "PART", requires = "nodes", value_parser = parse_fraction)]
     pub(crate) min_fraction: Option<f64>,
     /// A directory that all nodes see, for launchers that do not pass standard input on (pals,
-    /// pdsh): the job's description lies there, readable by you alone, until all nodes have joined
+    /// mpiexec, pdsh): the job's description lies there, readable by you alone, until all nodes have joined
     /// [default: your home directory].
     #[arg(long, value_name = "DIR", requires = "nodes")]
     pub(crate) shared_directory: Option<PathBuf>,

@@ -90,13 +90,11 @@ static TABLE: [Entry; 6] = [
             "{count}",
             "-ppn",
             "1",
-            "-s",
-            "all",
             "-bind-to",
             "none",
             "-disable-auto-cleanup",
         ],
-        input: Input::Broadcast,
+        input: Input::File,
         stays: true,
         place_variables: &["PMI_RANK"],
     },
@@ -263,7 +261,7 @@ mod tests {
         );
         assert_eq!(
             line(LauncherName::Mpiexec),
-            "mpiexec -f /tmp/hosts -n 4 -ppn 1 -s all -bind-to none -disable-auto-cleanup \
+            "mpiexec -f /tmp/hosts -n 4 -ppn 1 -bind-to none -disable-auto-cleanup \
              /opt/copper join"
         );
         assert_eq!(
