@@ -216,7 +216,8 @@ impl Fleet<'_> {
         hold(command, text, &|| patience.is_over())
     }
 
-    /// Does the action on all nodes with one command; on this one without it, and first.
+    /// Does the action on all nodes with one command. This node needs none and is the first, unless
+    /// the launcher ends what it has started with the batch job: then that is best for all.
     fn act_once(
         &self,
         once: &Once,
@@ -233,11 +234,10 @@ impl Fleet<'_> {
             tell(rank, &outcome);
             outcomes.push((rank, outcome));
         };
-        let others: Vec<u32> = ranks
-            .iter()
-            .copied()
-            .filter(|&rank| rank != self.own_rank)
-            .collect();
+        let mut others = ranks.to_vec();
+        if !once.entry.stays || action == Action::Leave {
+            others.retain(|&rank| rank != self.own_rank);
+        }
         if others.len() < ranks.len() {
             let outcome = self.act_here(action);
             let failed = action == Action::Join && outcome != Outcome::Done;
