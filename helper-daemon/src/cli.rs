@@ -17,7 +17,7 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
     /// Append the log to this file (the default is standard error; a helper in the background
-    /// logs nowhere unless told).
+    /// logs nowhere unless told); {host} is replaced by the node's name.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
     /// How much to log.

@@ -32,6 +32,7 @@ use clap::Parser;
 use cli::{Cli, Command};
 use launch::Launch;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Mutex;
@@ -97,8 +98,23 @@ fn start_log(cli: &Cli) -> Result<()> {
         .with_max_level(level)
         .with_ansi(false);
     match &cli.log {
-        Some(path) => log.with_writer(Mutex::new(runtime::open_log(path)?)).init(),
+        Some(path) => {
+            let path = log_of_this_host(path);
+            log.with_writer(Mutex::new(runtime::open_log(&path)?))
+                .init();
+        }
         None => log.with_writer(std::io::stderr).init(),
     }
     Ok(())
+}
+
+/// The log's path with `{host}` replaced, so that nodes may share a directory.
+fn log_of_this_host(path: &Path) -> PathBuf {
+    let system = rustix::system::uname();
+    match path.to_str() {
+        Some(text) => text
+            .replace("{host}", &system.nodename().to_string_lossy())
+            .into(),
+        None => path.to_owned(),
+    }
 }
