@@ -59,10 +59,15 @@ fn components_are_normal(path: &[u8]) -> bool {
 pub fn tidy(path: &[u8], out: &mut [u8]) -> Option<Tidied> {
     let mut length = 0;
     let mut parents = false;
-    let mut last: &[u8] = b"";
+    let (mut wants_directory, mut enters_directory) = (false, false);
     for name in path.split(|&byte| byte == b'/') {
-        last = name;
-        if matches!(name, b"" | b".") {
+        wants_directory = matches!(name, b"" | b"." | b"..");
+        // A slash behind the `.` changes nothing: it is still the last component.
+        if name.is_empty() {
+            continue;
+        }
+        enters_directory = name == b".";
+        if enters_directory {
             continue;
         }
         parents |= name == b"..";
@@ -79,8 +84,8 @@ pub fn tidy(path: &[u8], out: &mut [u8]) -> Option<Tidied> {
     Some(Tidied {
         length,
         parents,
-        wants_directory: matches!(last, b"" | b"." | b".."),
-        enters_directory: last == b".",
+        wants_directory,
+        enters_directory,
     })
 }
 
@@ -93,7 +98,7 @@ pub struct Tidied {
     pub parents: bool,
     /// The path ends so that only a directory will do.
     pub wants_directory: bool,
-    /// The path ends in `.`, so the directory must be one that may be searched.
+    /// The last component is `.`, so the directory must be one that may be searched.
     pub enters_directory: bool,
 }
 
@@ -282,6 +287,21 @@ mod tests {
         assert_eq!(tidied(b"/a/../b"), (b"/a/../b".to_vec(), true, false));
         assert_eq!(tidied(b"/./"), (b"/".to_vec(), false, true));
         assert!(tidy(b"/abc", &mut [0; 3]).is_none());
+    }
+
+    #[test]
+    fn a_path_enters_a_directory_by_its_last_component() {
+        for (path, enters) in [
+            ("/a/.", true),
+            ("/a/./", true),
+            ("/a/.//", true),
+            ("/a/", false),
+            ("/a/./b", false),
+            ("/a/./..", false),
+        ] {
+            let tidied = tidy(path.as_bytes(), &mut [0; 64]).expect("fits");
+            assert_eq!(tidied.enters_directory, enters, "{path}");
+        }
     }
 
     #[test]
