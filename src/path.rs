@@ -102,6 +102,23 @@ pub struct Tidied {
     pub enters_directory: bool,
 }
 
+impl Tidied {
+    /// What has to stand behind the path again for the kernel to take it as it was given.
+    pub fn ending(self) -> &'static [u8] {
+        match self {
+            Tidied {
+                enters_directory: true,
+                ..
+            } => b"/.",
+            Tidied {
+                wants_directory: true,
+                ..
+            } => b"/",
+            _ => b"",
+        }
+    }
+}
+
 /// The directory that holds `path`, and the last component. `/` has itself and an empty name.
 #[inline]
 pub fn split_last(path: &[u8]) -> (&[u8], &[u8]) {

@@ -133,38 +133,13 @@ pub(crate) fn settle(
         if place.scope == Scope::View {
             return settle_in_view(session, place, Last::of(path), meaning, then);
         }
-        with_route(&place, directory, path, |directory, path| {
-            then(Target::Writable {
-                directory,
-                path,
-                told: Some(place.path),
-            })
+        let (directory, path) = place.route().of(directory, path);
+        then(Target::Writable {
+            directory,
+            path,
+            told: Some(place.path),
         })
     })
-}
-
-/// Hands the directory and path to call the kernel with for a place to `then`. A path that stands
-/// for the caller's ends as the caller's does, which means something to the kernel.
-pub(crate) fn with_route<R>(
-    place: &Place<'_>,
-    directory: c_int,
-    path: *const c_char,
-    then: impl FnOnce(c_int, *const c_char) -> R,
-) -> R {
-    let (by_directory, by_path) = place.route().of(directory, path);
-    let last = Last::of(path);
-    if core::ptr::eq(by_path, path) || !last.wants_directory() {
-        return then(by_directory, by_path);
-    }
-    let ending: &[u8] = match last.name {
-        LastName::Dot => b"/.",
-        _ => b"/",
-    };
-    let mut room = [0u8; PATH_MAX + 3];
-    let length = place.path.len();
-    room[..length].copy_from_slice(place.path);
-    room[length..length + ending.len()].copy_from_slice(ending);
-    then(AT_FDCWD, room.as_ptr().cast())
 }
 
 fn settle_in_view(
@@ -226,8 +201,10 @@ pub(crate) fn mode_of(directory: c_int, path: *const c_char, flags: c_int) -> Re
 #[cold]
 #[inline(never)]
 fn ask_kernel(session: &Session, place: Place<'_>, ending: Ending, then: Then<'_>) -> c_int {
-    let mut room = [0u8; PATH_MAX + 1];
-    let (parent, name) = path::split_last(place.path);
+    let (mut room, mut name) = ([0u8; PATH_MAX + 1], [0u8; PATH_MAX + 1]);
+    let (parent, last) = path::split_last(place.path);
+    // Without the slash that may stand behind it: the entry itself is meant.
+    name[..last.len()].copy_from_slice(last);
     let looked = if ending.follow {
         let flags = if ending.directory { O_DIRECTORY } else { 0 };
         look_at(place.path.as_ptr().cast(), flags)

@@ -4,7 +4,6 @@
 use crate::access;
 use crate::ask::tell;
 use crate::change::mode_of;
-use crate::change::with_route;
 use crate::content::open_stored;
 use crate::original::{hooks, original};
 use crate::session;
@@ -188,7 +187,7 @@ fn open_for_change(
             open_in_view(place, (directory, path), flags, ending, &kernel)
         }
         Some(place) => {
-            let result = with_route(&place, directory, path, &kernel);
+            let result = by_kernel(place.route(), directory, path, &kernel);
             if result >= 0 {
                 tell_change(&place, flags);
             }
@@ -309,7 +308,7 @@ fn origin_refuses(
             let result = unsafe { call!(libc::SYS_faccessat, directory, path, libc::W_OK) };
             result == -(libc::EACCES as isize)
         }),
-        Err(libc::ENOENT) if flags & O_CREAT != 0 => {
+        Err(libc::ENOENT) if flags & O_CREAT != 0 && place.ending.is_empty() => {
             let mut room = [0u8; PATH_MAX + 1];
             let parent = place.parent().path;
             room.get_mut(..parent.len())?.copy_from_slice(parent);

@@ -191,10 +191,13 @@ pub(crate) struct Place<'p> {
     pub(crate) scope: Scope,
     /// Absolute; may hold `..` unless the text it was made from was in normal form.
     pub(crate) path: &'p [u8],
+    /// What tidying took from the end of the text: nothing, a slash or `/.`.
+    pub(crate) ending: &'static [u8],
     route: Route,
 }
 
-/// Looks at an absolute path without empty or `.` components, followed by a NUL in memory.
+/// Looks at an absolute path without empty or `.` components, followed in memory by what tidying
+/// took from its end and a NUL.
 #[inline]
 fn classify<'p>(session: &'static Session, text: &'p [u8]) -> Option<Place<'p>> {
     if let Some(origin) = path::below(text, session.view_for(path::first_word(text))) {
@@ -333,12 +336,13 @@ fn walk<R>(
     {
         resolution = walk.run(&session.catalog, &reach, place.path, ending);
     }
-    match resolution {
-        Resolution::Outside => then(Outcome::Kernel(Route::outside(
-            walk.canonical_terminated().as_ptr(),
-        ))),
-        other => then(outcome(session, place, other)),
-    }
+    let Resolution::Outside = resolution else {
+        return then(outcome(session, place, resolution));
+    };
+    let path = walk.canonical_terminated(place.ending);
+    then(Outcome::Kernel(
+        path.map_or(place.route, |path| Route::outside(path.as_ptr())),
+    ))
 }
 
 /// A path with empty, `.` or `..` components or a trailing slash.
@@ -351,10 +355,9 @@ fn untidy<R>(
     then: impl FnOnce(Outcome<'_>) -> R,
 ) -> R {
     let mut room = [0u8; PATH_MAX + 1];
-    let Some(tidied) = path::tidy(bytes, &mut room[..PATH_MAX]) else {
+    let Some(tidied) = tidy(bytes, &mut room) else {
         return then(Outcome::Kernel(Route::AS_GIVEN));
     };
-    room[tidied.length] = 0;
     at_tidied(session, &room, tidied, ending, then)
 }
 
@@ -379,6 +382,7 @@ fn at_place_tidied<R>(
     ending: Ending,
     then: impl FnOnce(Outcome<'_>) -> R,
 ) -> R {
+    let place = place.ending_as(tidied);
     let directory = ending.directory || tidied.wants_directory;
     let ending = Ending {
         follow: ending.follow || directory,
@@ -420,29 +424,21 @@ fn relative<R>(
         Joined::Elsewhere => then(Outcome::Kernel(Route::AS_GIVEN)),
         Joined::Text(tidied) => at_tidied(session, &room, tidied, ending, then),
         Joined::Store(tidied, scope) => {
-            put_ending(&mut room, tidied);
             let place = Place::new(scope, &room[..tidied.length], room.as_ptr().cast());
             at_place_tidied(session, place, tidied, ending, then)
         }
     }
 }
 
-/// Puts back what the tidying took from the end of the path, for the kernel's eyes.
-fn put_ending(room: &mut [u8; PATH_MAX + 1], tidied: path::Tidied) {
-    let ending: &[u8] = match tidied {
-        path::Tidied {
-            enters_directory: true,
-            ..
-        } => b"/.\0",
-        path::Tidied {
-            wants_directory: true,
-            ..
-        } => b"/\0",
-        _ => b"\0",
-    };
-    if let Some(end) = room.get_mut(tidied.length..tidied.length + ending.len()) {
-        end.copy_from_slice(ending);
-    }
+/// Tidies a path into the room, and puts what that took from its end behind it, with a NUL, for
+/// the kernel's eyes. `None` where it does not fit.
+fn tidy(text: &[u8], room: &mut [u8; PATH_MAX + 1]) -> Option<path::Tidied> {
+    let tidied = path::tidy(text, &mut room[..PATH_MAX])?;
+    let ending = tidied.ending();
+    let end = room.get_mut(tidied.length..=tidied.length + ending.len())?;
+    end[..ending.len()].copy_from_slice(ending);
+    end[ending.len()] = 0;
+    Some(tidied)
 }
 
 /// Whether a descriptor of a directory outside the store is worth a look at its name.
@@ -457,9 +453,9 @@ pub(crate) enum Thorough {
 enum Joined {
     /// Nothing of ours.
     Elsewhere,
-    /// An absolute path that may be covered; NUL-terminated in the room.
+    /// An absolute path that may be covered; in the room with its ending and a NUL.
     Text(path::Tidied),
-    /// A path of the origin, reached from a directory in the store; NUL-terminated in the room.
+    /// A path of the origin, reached from a directory in the store; in the room likewise.
     Store(path::Tidied, Scope),
 }
 
@@ -483,10 +479,9 @@ fn join(
     whole[length] = b'/';
     let end = length + 1 + bytes.len();
     whole[length + 1..end].copy_from_slice(bytes);
-    let Some(tidied) = path::tidy(&whole[..end], &mut room[..PATH_MAX]) else {
+    let Some(tidied) = tidy(&whole[..end], room) else {
         return Joined::Elsewhere;
     };
-    room[tidied.length] = 0;
     match scope {
         Some(scope) => Joined::Store(tidied, scope),
         None => Joined::Text(tidied),
@@ -608,24 +603,20 @@ pub(crate) fn with_place<R>(
     }
     let mut room = [0u8; PATH_MAX + 1];
     let joined = if bytes[0] == b'/' {
-        match path::tidy(bytes, &mut room[..PATH_MAX]) {
-            Some(tidied) => Joined::Text(tidied),
-            None => Joined::Elsewhere,
-        }
+        tidy(bytes, &mut room).map_or(Joined::Elsewhere, Joined::Text)
     } else {
         join(session, directory, bytes, &mut room, Thorough::Yes)
     };
     match joined {
         Joined::Elsewhere => then(None),
         Joined::Text(tidied) => {
-            room[tidied.length] = 0;
-            then(classify(session, &room[..tidied.length]))
+            let place = classify(session, &room[..tidied.length]);
+            then(place.map(|place| place.ending_as(tidied)))
         }
-        Joined::Store(tidied, scope) => then(Some(Place::new(
-            scope,
-            &room[..tidied.length],
-            room.as_ptr().cast(),
-        ))),
+        Joined::Store(tidied, scope) => {
+            let place = Place::new(scope, &room[..tidied.length], room.as_ptr().cast());
+            then(Some(place.ending_as(tidied)))
+        }
     }
 }
 
@@ -634,7 +625,15 @@ impl<'p> Place<'p> {
         Place {
             scope,
             path,
+            ending: b"",
             route: Route::covered(scope, instead),
+        }
+    }
+
+    fn ending_as(self, tidied: path::Tidied) -> Place<'p> {
+        Place {
+            ending: tidied.ending(),
+            ..self
         }
     }
 
@@ -642,6 +641,7 @@ impl<'p> Place<'p> {
     pub(crate) fn parent(self) -> Place<'p> {
         Place {
             path: path::split_last(self.path).0,
+            ending: b"",
             ..self
         }
     }

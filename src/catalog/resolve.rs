@@ -155,13 +155,17 @@ impl Walk {
         }
     }
 
-    /// The same with a closing NUL, for the kernel.
-    pub fn canonical_terminated(&mut self) -> &core::ffi::CStr {
+    /// The same for the kernel: with `ending` behind it, which the path had before it was tidied,
+    /// and a closing NUL. `None` where that does not fit.
+    pub fn canonical_terminated(&mut self, ending: &[u8]) -> Option<&core::ffi::CStr> {
         if self.canonical_length == 0 {
-            return c"/";
+            return Some(c"/");
         }
-        self.canonical[self.canonical_length] = 0;
-        core::ffi::CStr::from_bytes_until_nul(&self.canonical).unwrap_or(c"/")
+        let end = self.canonical_length + ending.len();
+        let room = self.canonical.get_mut(self.canonical_length..=end)?;
+        room[..ending.len()].copy_from_slice(ending);
+        room[ending.len()] = 0;
+        core::ffi::CStr::from_bytes_until_nul(&self.canonical).ok()
     }
 
     /// Whether the walk stands at the last component of the path.
