@@ -133,13 +133,49 @@ pub(crate) fn settle(
         if place.scope == Scope::View {
             return settle_in_view(session, place, Last::of(path), meaning, then);
         }
+        let last = Last::of(path).name;
         let (directory, path) = place.route().of(directory, path);
-        then(Target::Writable {
-            directory,
-            path,
-            told: Some(place.path),
-        })
+        let mut then = |told: &[u8]| {
+            then(Target::Writable {
+                directory,
+                path,
+                told: Some(told),
+            })
+        };
+        if meaning == Meaning::Entry && last == LastName::Plain && place.has_parents() {
+            with_lasting_name(session, place.path, then)
+        } else {
+            then(place.path)
+        }
     })
+}
+
+/// Hands the name of an entry to `then` that holds when the entry, or one on the way to it, is
+/// gone: `c/../a` says nothing any more where `c` was renamed.
+#[cold]
+#[inline(never)]
+pub(crate) fn with_lasting_name<R>(
+    session: &Session,
+    path: &[u8],
+    then: impl FnOnce(&[u8]) -> R,
+) -> R {
+    let mut room = [0u8; PATH_MAX + 1];
+    let named = lasting_name(path, &mut room).map(|length| &room[..length]);
+    then(named.filter(|named| session.covers(named)).unwrap_or(path))
+}
+
+fn lasting_name(path: &[u8], room: &mut [u8; PATH_MAX + 1]) -> Option<usize> {
+    let (parent, name) = path::split_last(path);
+    let mut text = [0u8; PATH_MAX + 1];
+    text.get_mut(..parent.len())?.copy_from_slice(parent);
+    let at = look_at(text.as_ptr().cast(), O_DIRECTORY).ok()?;
+    let length = descriptor_path(at.number(), room)?;
+    let start = if length == 1 { 0 } else { length };
+    let end = start + 1 + name.len();
+    let entry = room.get_mut(start..end)?;
+    entry[0] = b'/';
+    entry[1..].copy_from_slice(name);
+    Some(end)
 }
 
 fn settle_in_view(

@@ -193,6 +193,8 @@ pub(crate) struct Place<'p> {
     pub(crate) path: &'p [u8],
     /// What tidying took from the end of the text: nothing, a slash or `/.`.
     pub(crate) ending: &'static [u8],
+    /// What is not there is to be created.
+    creates: bool,
     route: Route,
 }
 
@@ -329,7 +331,11 @@ fn walk<R>(
         session,
         scope: place.scope,
     };
-    let mut walk = Walk::new();
+    let mut walk = if place.creates {
+        Walk::creating()
+    } else {
+        Walk::new()
+    };
     let mut resolution = walk.run(&session.catalog, &reach, place.path, ending);
     if matches!(resolution, Resolution::Unknown)
         && ask(session, Operation::Resolve, place.path, b"") == Reply::Known
@@ -368,45 +374,38 @@ fn at_tidied<R>(
     ending: Ending,
     then: impl FnOnce(Outcome<'_>) -> R,
 ) -> R {
-    let Some(place) = classify(session, &room[..tidied.length]) else {
-        return then(Outcome::Kernel(Route::AS_GIVEN));
-    };
-    at_place_tidied(session, place, tidied, ending, then)
+    match classify(session, &room[..tidied.length]) {
+        None => then(Outcome::Kernel(Route::AS_GIVEN)),
+        Some(place) => at_place_as_named(session, place.ending_as(tidied), ending, then),
+    }
 }
 
 /// A place whose path was tidied: what the tidying took away still counts.
-fn at_place_tidied<R>(
+pub(crate) fn at_place_as_named<R>(
     session: &'static Session,
     place: Place<'_>,
-    tidied: path::Tidied,
     ending: Ending,
     then: impl FnOnce(Outcome<'_>) -> R,
 ) -> R {
-    let place = place.ending_as(tidied);
-    let directory = ending.directory || tidied.wants_directory;
+    let directory = ending.directory || !place.ending.is_empty();
+    let enters = place.ending == b"/.";
     let ending = Ending {
         follow: ending.follow || directory,
         directory,
     };
     let then = |outcome: Outcome<'_>| match outcome {
-        Outcome::Found(found) if tidied.enters_directory && !found.may_be_searched() => {
+        Outcome::Found(found) if enters && !found.may_be_searched() => {
             then(Outcome::Kernel(found.route))
         }
         // What is missing is not the last component, but the directory that `.` is in.
-        Outcome::Absent { errno, scope, .. } if tidied.enters_directory => then(Outcome::Absent {
+        Outcome::Absent { errno, scope, .. } if enters => then(Outcome::Absent {
             errno,
             creatable: false,
             scope,
         }),
         outcome => then(outcome),
     };
-    if !session.is_believable() {
-        then(Outcome::Kernel(place.route))
-    } else if tidied.parents {
-        walk(session, place, ending, then)
-    } else {
-        at_place(session, place, ending, then)
-    }
+    resolve_place(session, place, ending, then)
 }
 
 /// A path relative to the working directory or to a directory's descriptor.
@@ -425,7 +424,7 @@ fn relative<R>(
         Joined::Text(tidied) => at_tidied(session, &room, tidied, ending, then),
         Joined::Store(tidied, scope) => {
             let place = Place::new(scope, &room[..tidied.length], room.as_ptr().cast());
-            at_place_tidied(session, place, tidied, ending, then)
+            at_place_as_named(session, place.ending_as(tidied), ending, then)
         }
     }
 }
@@ -626,7 +625,16 @@ impl<'p> Place<'p> {
             scope,
             path,
             ending: b"",
+            creates: false,
             route: Route::covered(scope, instead),
+        }
+    }
+
+    /// The same for a call that creates what is not there.
+    pub(crate) fn creating(self) -> Place<'p> {
+        Place {
+            creates: true,
+            ..self
         }
     }
 
@@ -646,6 +654,13 @@ impl<'p> Place<'p> {
         }
     }
 
+    /// Whether there is a `..` in its path.
+    pub(crate) fn has_parents(&self) -> bool {
+        self.path
+            .split(|&byte| byte == b'/')
+            .any(|name| name == b"..")
+    }
+
     /// Where the kernel finds it.
     pub(crate) fn route(&self) -> Route {
         self.route
@@ -662,11 +677,7 @@ pub(crate) fn resolve_place<R>(
     if !session.is_believable() {
         return then(Outcome::Kernel(place.route));
     }
-    let parents = place
-        .path
-        .split(|&byte| byte == b'/')
-        .any(|name| name == b"..");
-    if parents {
+    if place.has_parents() {
         walk(session, place, ending, then)
     } else {
         at_place(session, place, ending, then)

@@ -14,6 +14,8 @@ use crate::path::{self, NAME_MAX, PATH_MAX};
 
 /// `ENOENT`.
 pub const ENOENT: i32 = 2;
+/// `EISDIR`.
+pub const EISDIR: i32 = 21;
 /// `ENOTDIR`.
 pub const ENOTDIR: i32 = 20;
 /// `ENAMETOOLONG`.
@@ -126,6 +128,7 @@ pub struct Walk {
     pending: [u8; 2 * PATH_MAX],
     pending_start: usize,
     links: u32,
+    creates: bool,
 }
 
 enum Step<'m> {
@@ -142,6 +145,16 @@ impl Walk {
             pending: [0; 2 * PATH_MAX],
             pending_start: 2 * PATH_MAX,
             links: 0,
+            creates: false,
+        }
+    }
+
+    /// Room for the walk of an `open` that may create the file: where a link's target ends in a
+    /// slash, the kernel says that it is a directory and looks no further.
+    pub const fn creating() -> Walk {
+        Walk {
+            creates: true,
+            ..Walk::new()
         }
     }
 
@@ -322,7 +335,11 @@ impl Walk {
             return Step::End(self.append_rest());
         }
         let last = self.at_end();
-        ending.directory |= last && !self.rest().is_empty();
+        let slash = last && !self.rest().is_empty();
+        ending.directory |= slash;
+        if slash && self.creates {
+            return Step::End(self.refuse_creation(reader, scope, parent_length));
+        }
         match look_up_child(reader, scope, self.canonical(), parent_length) {
             Child::Unknown => Step::End(Resolution::Unknown),
             Child::Barred => Step::End(Resolution::PassThrough),
@@ -331,6 +348,27 @@ impl Walk {
                 creatable: last && errno == ENOENT,
             }),
             Child::Known(found) => self.enter(found, scope, last, *ending),
+        }
+    }
+
+    fn refuse_creation<'m, M: Memory>(
+        &self,
+        reader: &'m Reader<M>,
+        scope: &impl Scope,
+        parent: usize,
+    ) -> Resolution<'m> {
+        let parent = if parent == 0 {
+            b"/"
+        } else {
+            &self.canonical[..parent]
+        };
+        match reader.live(parent) {
+            None => Resolution::Unknown,
+            Some(directory) if !scope.may_search(directory.attributes()) => Resolution::PassThrough,
+            Some(_) => Resolution::Absent {
+                errno: EISDIR,
+                creatable: false,
+            },
         }
     }
 
