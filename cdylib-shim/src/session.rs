@@ -248,13 +248,12 @@ impl Session {
         }
     }
 
-    /// Whether `path`, absolute, may lie below the view, the mirror or a prefix; cheap, and no
-    /// for most paths of most programs.
+    /// Whether an absolute path with this [`path::first_word`] may lie below the view, the mirror
+    /// or a prefix; cheap, and no for most paths of most programs.
     #[inline]
-    pub(crate) fn may_concern(&self, path: &[u8]) -> bool {
-        let word = path::first_word(path);
+    pub(crate) fn may_concern(&self, word: u64) -> bool {
         // `//`, `/./` and `/../` at the start hide the first component.
-        matches!(path.get(1), None | Some(b'/' | b'.'))
+        matches!(word.to_le_bytes()[1], b'/' | b'.')
             || self.sieves[..self.prefixes_length + 2]
                 .iter()
                 .any(|sieve| sieve.passes(word))

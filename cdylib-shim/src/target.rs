@@ -258,46 +258,75 @@ pub(crate) fn with_target<R>(
     ending: Ending,
     then: impl FnOnce(Outcome<'_>) -> R,
 ) -> R {
-    let Some(bytes) = text(path) else {
+    let (Some(session), false) = (session::known(), is_bad_pointer(path.cast())) else {
         return then(Outcome::Kernel(Route::AS_GIVEN));
     };
-    let Some(session) = session::known() else {
+    let word = start_of(path);
+    if word as u8 == b'/' && !session.may_concern(word) {
         return then(Outcome::Kernel(Route::AS_GIVEN));
-    };
+    }
+    match text(path) {
+        Some(bytes) => of_concern(session, directory, bytes, ending, then),
+        None => then(Outcome::Kernel(Route::AS_GIVEN)),
+    }
+}
+
+/// The [`path::first_word`] of a caller's path, whose length need not be known for it; of an empty
+/// path no word that begins with a slash.
+#[inline]
+fn start_of(path: *const c_char) -> u64 {
+    let mut word = [b'/'; 8];
+    for (at, byte) in word.iter_mut().enumerate() {
+        // SAFETY: libc's contract makes the path NUL-terminated; nothing behind the NUL is read.
+        match unsafe { *path.add(at) } as u8 {
+            0 if at == 0 => return 0,
+            0 => break,
+            other => *byte = other,
+        }
+    }
+    u64::from_le_bytes(word)
+}
+
+/// The look-up without a walk, by the text as it was given: that finds nearly all there is.
+// In a frame of its own: spread out in each hook a hit takes half as long again.
+#[inline(never)]
+fn of_concern<R>(
+    session: &'static Session,
+    directory: c_int,
+    bytes: &[u8],
+    ending: Ending,
+    then: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
     if bytes[0] != b'/' {
         return relative(session, directory, bytes, ending, then);
     }
-    if !session.may_concern(bytes) {
-        return then(Outcome::Kernel(Route::AS_GIVEN));
+    let place = classify(session, bytes);
+    if let Some(place) = place.filter(|_| session.is_believable())
+        && let Some(resolution) = look_up(session, place, ending)
+    {
+        return then(outcome(session, place, resolution));
     }
     if !path::shape(bytes).normal {
         return untidy(session, bytes, ending, then);
     }
-    match classify(session, bytes) {
+    match place {
         None => then(Outcome::Kernel(Route::AS_GIVEN)),
-        Some(place) => at_place(session, place, ending, then),
+        Some(place) if session.is_believable() => walk(session, place, ending, then),
+        Some(place) => then(Outcome::Kernel(place.route)),
     }
 }
 
-// In a frame of its own: spread out in each hook a hit takes half as long again.
-#[inline(never)]
-fn at_place<R>(
+#[inline]
+fn look_up(
     session: &'static Session,
     place: Place<'_>,
     ending: Ending,
-    then: impl FnOnce(Outcome<'_>) -> R,
-) -> R {
-    if !session.is_believable() {
-        return then(Outcome::Kernel(place.route));
-    }
+) -> Option<Resolution<'static>> {
     let reach = Reach {
         session,
         scope: place.scope,
     };
-    match resolve::look_up(&session.catalog, &reach, place.path, ending) {
-        Some(resolution) => then(outcome(session, place, resolution)),
-        None => walk(session, place, ending, then),
-    }
+    resolve::look_up(&session.catalog, &reach, place.path, ending)
 }
 
 #[inline]
@@ -470,7 +499,8 @@ fn join(
     let Some((length, scope)) = base_of(session, directory, &mut base, thorough) else {
         return Joined::Elsewhere;
     };
-    if scope.is_none() && !session.may_concern(&base[..length]) && !bytes.starts_with(b"..") {
+    let concerns = scope.is_some() || session.may_concern(path::first_word(&base[..length]));
+    if !concerns && !bytes.starts_with(b"..") {
         return Joined::Elsewhere;
     }
     let mut whole = [0u8; 2 * PATH_MAX + 2];
@@ -597,7 +627,7 @@ pub(crate) fn with_place<R>(
     let (Some(bytes), Some(session)) = (text(path), session::known()) else {
         return then(None);
     };
-    if bytes[0] == b'/' && !session.may_concern(bytes) {
+    if bytes[0] == b'/' && !session.may_concern(path::first_word(bytes)) {
         return then(None);
     }
     let mut room = [0u8; PATH_MAX + 1];
@@ -677,9 +707,8 @@ pub(crate) fn resolve_place<R>(
     if !session.is_believable() {
         return then(Outcome::Kernel(place.route));
     }
-    if place.has_parents() {
-        walk(session, place, ending, then)
-    } else {
-        at_place(session, place, ending, then)
+    match look_up(session, place, ending) {
+        Some(resolution) => then(outcome(session, place, resolution)),
+        None => walk(session, place, ending, then),
     }
 }

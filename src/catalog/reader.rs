@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::layout::{self, header, record};
-use super::memory::{Memory, from_bytes};
+use super::memory::{Memory, Part, from_bytes};
 use crate::attributes::Attributes;
 use crate::path;
 use core::ffi::CStr;
@@ -166,7 +166,7 @@ impl<M: Memory> Reader<M> {
     fn find_hashed(&self, path: &[u8], hash: u64) -> Option<Record<'_>> {
         self.probe(header::PATH_INDEX, hash, |offset| {
             let found = self.record(offset)?;
-            (found.path() == path).then_some(found)
+            path::same(found.path(), path).then_some(found)
         })
     }
 
@@ -174,9 +174,10 @@ impl<M: Memory> Reader<M> {
     #[inline]
     fn probe<T>(&self, index: u64, hash: u64, accept: impl Fn(u64) -> Option<T>) -> Option<T> {
         let (offset, mask) = layout::index_place(self.memory.load(index)?)?;
+        let slots = self.memory.part(offset)?;
         for step in 0..PROBES.min(mask + 1) {
-            let at = offset + (hash.wrapping_add(step) & mask) * 8;
-            match self.memory.load(at)? {
+            let at = (hash.wrapping_add(step) & mask) * 8;
+            match slots.load(at)? {
                 0 => return None,
                 slot if layout::slot_matches(slot, hash) => {
                     if let Some(found) = accept(layout::slot_offset(slot)) {
@@ -192,22 +193,22 @@ impl<M: Memory> Reader<M> {
     /// The record at `offset`, if its parts lie within their segment.
     #[inline]
     pub fn record(&self, offset: u64) -> Option<Record<'_>> {
-        let state = self.memory.load(offset.checked_add(record::STATE)?)?;
-        let whole = self.memory.sized(offset + record::HEAD, FIXED, |fixed| {
-            let head: &layout::RecordHead = from_bytes(fixed)?;
-            let text = usize::from(head.path_length) + usize::from(head.link_length) + 2;
-            let whole = FIXED + text;
-            let fits = record::HEAD as usize + whole <= head.length as usize;
-            (fits && head.path_length != 0).then_some(whole)
-        })?;
-        let head = from_bytes(whole)?;
-        let attributes = from_bytes(whole.get(ATTRIBUTES..)?)?;
+        let part = self.memory.part(offset)?;
+        let fixed = part.bytes(record::HEAD, FIXED)?;
+        let state = part.load(record::STATE)?;
+        let head: &layout::RecordHead = from_bytes(fixed)?;
+        let attributes = from_bytes(fixed.get(ATTRIBUTES..)?)?;
+        let text = usize::from(head.path_length) + usize::from(head.link_length) + 2;
+        let fits = record::HEAD as usize + FIXED + text <= head.length as usize;
+        if !fits || head.path_length == 0 {
+            return None;
+        }
         Some(Record {
             offset,
             state,
             head,
             attributes,
-            text: &whole[FIXED..],
+            text: part.bytes(record::PATH, text)?,
         })
     }
 

@@ -72,7 +72,9 @@ pub struct Ending {
     pub directory: bool,
 }
 
-/// Looks `path`, in normal form, up without a walk; `None` where a walk is needed.
+/// Looks `path`, an absolute path in any form, up without a walk; `None` where a walk is needed.
+///
+/// The catalog holds normal forms only, so what is found in it by its text is one.
 #[inline]
 pub fn look_up<'m, M: Memory>(
     reader: &'m Reader<M>,
@@ -85,9 +87,12 @@ pub fn look_up<'m, M: Memory>(
         return found.is_live().then(|| conclude(found, ending)).flatten();
     }
     let (parent, name) = path::split_last(path);
+    if matches!(name, b"" | b"." | b"..") || name.len() > NAME_MAX {
+        return None;
+    }
     let directory = reader.live(parent)?;
     let complete = directory.is_directory() && reader.is_complete(&directory);
-    if name.len() > NAME_MAX || !complete || !scope.may_search(directory.attributes()) {
+    if !complete || !scope.may_search(directory.attributes()) {
         return None;
     }
     if reader.word(header::GENERATION) != generation
