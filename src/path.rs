@@ -214,6 +214,7 @@ pub fn below<'p>(path: &'p [u8], prefix: &[u8]) -> Option<&'p [u8]> {
 }
 
 /// The first eight bytes of a path, as one word; what is beyond its end counts as a slash.
+#[inline]
 pub fn first_word(path: &[u8]) -> u64 {
     match path.first_chunk::<8>() {
         Some(word) => u64::from_le_bytes(*word),

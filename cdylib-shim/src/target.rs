@@ -198,11 +198,11 @@ pub(crate) struct Place<'p> {
     route: Route,
 }
 
-/// Looks at an absolute path without empty or `.` components, followed in memory by what tidying
+/// Looks at an absolute path, whose [`path::first_word`] is `word`, without empty or `.` components, followed in memory by what tidying
 /// took from its end and a NUL.
 #[inline]
-fn classify<'p>(session: &'static Session, text: &'p [u8]) -> Option<Place<'p>> {
-    if let Some(origin) = path::below(text, session.view_for(path::first_word(text))) {
+fn classify<'p>(session: &'static Session, text: &'p [u8], word: u64) -> Option<Place<'p>> {
+    if let Some(origin) = path::below(text, session.view_for(word)) {
         let hidden = path::is_node_local(origin) && !session.covers(origin);
         return (!hidden).then(|| Place::new(Scope::View, origin, core::ptr::null()));
     }
@@ -261,8 +261,9 @@ pub(crate) fn with_target<R>(
     let (Some(session), false) = (session::known(), is_bad_pointer(path.cast())) else {
         return then(Outcome::Kernel(Route::AS_GIVEN));
     };
-    let word = start_of(path);
-    if word as u8 == b'/' && !session.may_concern(word) {
+    // SAFETY: libc's contract makes the path NUL-terminated, so a slash has a byte behind it.
+    let passes_by = unsafe { *path == b'/' as c_char && !session.may_begin(*path.add(1) as u8) };
+    if passes_by {
         return then(Outcome::Kernel(Route::AS_GIVEN));
     }
     match text(path) {
@@ -271,26 +272,43 @@ pub(crate) fn with_target<R>(
     }
 }
 
-/// The [`path::first_word`] of a caller's path, whose length need not be known for it; of an empty
-/// path no word that begins with a slash.
+/// A path that may be covered.
 #[inline]
-fn start_of(path: *const c_char) -> u64 {
-    let mut word = [b'/'; 8];
-    for (at, byte) in word.iter_mut().enumerate() {
-        // SAFETY: libc's contract makes the path NUL-terminated; nothing behind the NUL is read.
-        match unsafe { *path.add(at) } as u8 {
-            0 if at == 0 => return 0,
-            0 => break,
-            other => *byte = other,
-        }
+fn of_concern<R>(
+    session: &'static Session,
+    directory: c_int,
+    bytes: &[u8],
+    ending: Ending,
+    then: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
+    match at_once(session, bytes, ending) {
+        Some(outcome) => then(outcome),
+        None => not_at_once(session, directory, bytes, ending, then),
     }
-    u64::from_le_bytes(word)
 }
 
-/// The look-up without a walk, by the text as it was given: that finds nearly all there is.
+/// The outcome without a walk, by the text as it was given: that finds nearly all there is.
 // In a frame of its own: spread out in each hook a hit takes half as long again.
 #[inline(never)]
-fn of_concern<R>(
+fn at_once(session: &'static Session, bytes: &[u8], ending: Ending) -> Option<Outcome<'static>> {
+    if bytes[0] != b'/' {
+        return None;
+    }
+    let word = path::first_word(bytes);
+    if !session.may_concern(word) {
+        return Some(Outcome::Kernel(Route::AS_GIVEN));
+    }
+    let place = classify(session, bytes, word)?;
+    if !session.is_believable() {
+        return None;
+    }
+    let found = look_up(session, place, ending)?;
+    Some(outcome(session, place, found))
+}
+
+#[cold]
+#[inline(never)]
+fn not_at_once<R>(
     session: &'static Session,
     directory: c_int,
     bytes: &[u8],
@@ -300,16 +318,10 @@ fn of_concern<R>(
     if bytes[0] != b'/' {
         return relative(session, directory, bytes, ending, then);
     }
-    let place = classify(session, bytes);
-    if let Some(place) = place.filter(|_| session.is_believable())
-        && let Some(resolution) = look_up(session, place, ending)
-    {
-        return then(outcome(session, place, resolution));
-    }
     if !path::shape(bytes).normal {
         return untidy(session, bytes, ending, then);
     }
-    match place {
+    match classify(session, bytes, path::first_word(bytes)) {
         None => then(Outcome::Kernel(Route::AS_GIVEN)),
         Some(place) if session.is_believable() => walk(session, place, ending, then),
         Some(place) => then(Outcome::Kernel(place.route)),
@@ -403,7 +415,8 @@ fn at_tidied<R>(
     ending: Ending,
     then: impl FnOnce(Outcome<'_>) -> R,
 ) -> R {
-    match classify(session, &room[..tidied.length]) {
+    let text = &room[..tidied.length];
+    match classify(session, text, path::first_word(text)) {
         None => then(Outcome::Kernel(Route::AS_GIVEN)),
         Some(place) => at_place_as_named(session, place.ending_as(tidied), ending, then),
     }
@@ -639,7 +652,8 @@ pub(crate) fn with_place<R>(
     match joined {
         Joined::Elsewhere => then(None),
         Joined::Text(tidied) => {
-            let place = classify(session, &room[..tidied.length]);
+            let text = &room[..tidied.length];
+            let place = classify(session, text, path::first_word(text));
             then(place.map(|place| place.ending_as(tidied)))
         }
         Joined::Store(tidied, scope) => {

@@ -83,16 +83,18 @@ pub fn look_up<'m, M: Memory>(
     ending: Ending,
 ) -> Option<Resolution<'m>> {
     let generation = reader.word(header::GENERATION);
-    if let Some(found) = reader.find(path) {
+    let index = reader.paths()?;
+    if let Some(found) = reader.find_by(&index, path) {
         return found.is_live().then(|| conclude(found, ending)).flatten();
     }
     let (parent, name) = path::split_last(path);
     if matches!(name, b"" | b"." | b"..") || name.len() > NAME_MAX {
         return None;
     }
-    let directory = reader.live(parent)?;
-    let complete = directory.is_directory() && reader.is_complete(&directory);
-    if !complete || !scope.may_search(directory.attributes()) {
+    let directory = reader
+        .find_by(&index, parent)
+        .filter(|directory| directory.is_live() && directory.is_directory())?;
+    if !directory.was_complete() || !scope.may_search(directory.attributes()) {
         return None;
     }
     if reader.word(header::GENERATION) != generation
@@ -458,7 +460,7 @@ fn look_up_child<'m, M: Memory>(
     let parent = if parent == 0 { b"/" } else { &path[..parent] };
     match reader.live(parent) {
         Some(directory) if !scope.may_search(directory.attributes()) => Child::Barred,
-        Some(directory) if reader.is_complete(&directory) => {
+        Some(directory) if directory.was_complete() => {
             let changed = reader.word(header::GENERATION) != generation;
             changed
                 .then(|| known_child(reader, path))
