@@ -291,6 +291,12 @@ impl Session {
         }
     }
 
+    /// Whether an absolute path with this [`path::first_word`] may lie in the store.
+    #[inline]
+    pub(crate) fn may_be_stored(&self, word: u64) -> bool {
+        self.sieves[1].passes(word)
+    }
+
     /// Whether `path` lies below a covered prefix.
     #[inline]
     pub(crate) fn covers(&self, path: &[u8]) -> bool {

@@ -200,8 +200,13 @@ pub(crate) struct Place<'p> {
 
 /// Looks at an absolute path, whose [`path::first_word`] is `word`, without empty or `.` components, followed in memory by what tidying
 /// took from its end and a NUL.
-#[inline]
+#[inline(never)]
 fn classify<'p>(session: &'static Session, text: &'p [u8], word: u64) -> Option<Place<'p>> {
+    classify_here(session, text, word)
+}
+
+#[inline(always)]
+fn classify_here<'p>(session: &'static Session, text: &'p [u8], word: u64) -> Option<Place<'p>> {
     if let Some(origin) = path::below(text, session.view_for(word)) {
         let hidden = path::is_node_local(origin) && !session.covers(origin);
         return (!hidden).then(|| Place::new(Scope::View, origin, core::ptr::null()));
@@ -209,7 +214,10 @@ fn classify<'p>(session: &'static Session, text: &'p [u8], word: u64) -> Option<
     if session.covers(text) {
         return Some(Place::new(Scope::Prefix, text, core::ptr::null()));
     }
-    in_store(session, text)
+    if session.may_be_stored(word) {
+        return in_store(session, text);
+    }
+    None
 }
 
 /// A path in the store that has come back from the kernel or from the loader.
@@ -288,7 +296,8 @@ fn of_concern<R>(
 }
 
 /// The outcome without a walk, by the text as it was given: that finds nearly all there is.
-// In a frame of its own: spread out in each hook a hit takes half as long again.
+// In a frame of its own: spread out in each hook a hit takes half as long again. What it calls is
+// spread out in here: records handed over in memory wait for what was just stored.
 #[inline(never)]
 fn at_once(session: &'static Session, bytes: &[u8], ending: Ending) -> Option<Outcome<'static>> {
     if bytes[0] != b'/' {
@@ -298,11 +307,14 @@ fn at_once(session: &'static Session, bytes: &[u8], ending: Ending) -> Option<Ou
     if !session.may_concern(word) {
         return Some(Outcome::Kernel(Route::AS_GIVEN));
     }
-    let place = classify(session, bytes, word)?;
+    let Some(place) = classify_here(session, bytes, word) else {
+        let elsewhere = path::shape(bytes).normal;
+        return elsewhere.then_some(Outcome::Kernel(Route::AS_GIVEN));
+    };
     if !session.is_believable() {
         return None;
     }
-    let found = look_up(session, place, ending)?;
+    let found = look_up_here(session, place, ending)?;
     Some(outcome(session, place, found))
 }
 
@@ -328,8 +340,17 @@ fn not_at_once<R>(
     }
 }
 
-#[inline]
+#[inline(never)]
 fn look_up(
+    session: &'static Session,
+    place: Place<'_>,
+    ending: Ending,
+) -> Option<Resolution<'static>> {
+    look_up_here(session, place, ending)
+}
+
+#[inline(always)]
+fn look_up_here(
     session: &'static Session,
     place: Place<'_>,
     ending: Ending,

@@ -75,7 +75,7 @@ pub struct Ending {
 /// Looks `path`, an absolute path in any form, up without a walk; `None` where a walk is needed.
 ///
 /// The catalog holds normal forms only, so what is found in it by its text is one.
-#[inline]
+#[inline(always)]
 pub fn look_up<'m, M: Memory>(
     reader: &'m Reader<M>,
     scope: &impl Scope,
