@@ -5,7 +5,7 @@
 //! mount that is read-only, with the same error taking precedence. The families themselves are in
 //! [`crate::entries`], [`crate::modify`] and [`crate::temporary`].
 
-use crate::ask::tell;
+use crate::ask::{ask, tell};
 use crate::descriptor::{record_of, scope_of};
 use crate::session::{self, Session};
 use crate::sys::{self, Descriptor, call, fail};
@@ -290,6 +290,9 @@ pub(crate) fn change(
             path,
             told,
         } => {
+            if meaning == Meaning::Entry {
+                learn_links(told, directory, path);
+            }
             let result = native(directory, path);
             if result != -1 {
                 tell_of(told, None);
@@ -297,6 +300,19 @@ pub(crate) fn change(
             result
         }
     })
+}
+
+/// Lets the helper learn of a file that has other names as well before it loses this one: they
+/// have one link less then, and nobody can tell any more which file it was.
+pub(crate) fn learn_links(told: Option<&[u8]>, directory: c_int, path: *const c_char) {
+    let (Some(told), Some(session)) = (told, session::known()) else {
+        return;
+    };
+    let has_others = sys::stat_at(directory, path, AT_SYMLINK_NOFOLLOW)
+        .is_ok_and(|status| status.st_nlink > 1 && status.st_mode & libc::S_IFMT == libc::S_IFREG);
+    if has_others && session.is_believable() && session.catalog.live(told).is_none() {
+        ask(session, Operation::Resolve, told, b"");
+    }
 }
 
 /// Fails with `errno`, or succeeds where there is none.

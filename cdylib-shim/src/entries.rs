@@ -1,8 +1,8 @@
 //! Calls that make, remove and rename directory entries.
 
 use crate::change::{
-    Last, LastName, Meaning, Standing, Target, change, mode_of, parent_error, refuse, settle,
-    tell_of, with_lasting_name,
+    Last, LastName, Meaning, Standing, Target, change, learn_links, mode_of, parent_error, refuse,
+    settle, tell_of, with_lasting_name,
 };
 use crate::original::{hooks, original};
 use crate::session;
@@ -189,6 +189,7 @@ fn pair(
                         directory: *to_directory,
                         path: *to_path,
                     };
+                    learn_links(*to_told, new.directory, new.path);
                     with_lasting_names(*told, *to_told, |told, to_told| {
                         let result = native(old, new);
                         if result == 0 {
