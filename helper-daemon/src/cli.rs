@@ -282,8 +282,8 @@ pub(crate) struct Service {
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true,
           value_parser = clap::value_parser!(i8).range(-20..=19))]
     pub(crate) nice: Option<i8>,
-    /// End when nobody has asked for anything for so long, and no process of yours on this node has
-    /// libcopper.so loaded (the default is to stay).
+    /// End when nobody has asked for anything for so long, and no process uses the helper (the
+    /// default is to stay).
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) idle_limit: Option<u32>,
 }

@@ -240,6 +240,7 @@ impl Started {
                 starter: starter.filter(|_| arguments.while_attached),
                 watched: arguments.watch.and_then(watch),
                 idle_limit: arguments.service.idle_limit,
+                catalog: self.catalog.inode()?,
             },
             &self.alarm,
             &mut self.engine,

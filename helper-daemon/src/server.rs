@@ -62,6 +62,8 @@ pub(crate) struct Endings {
     pub(crate) watched: Option<OwnedFd>,
     /// How long it may go unused, in seconds.
     pub(crate) idle_limit: Option<u32>,
+    /// The catalog's inode, by which processes that use it are known.
+    pub(crate) catalog: u64,
 }
 
 /// What the server needs to say of the helper as a whole.
@@ -119,6 +121,7 @@ impl<'a> Server<'a> {
             starter,
             watched,
             idle_limit,
+            catalog,
         } = endings;
         if let Some(starter) = &starter {
             watch(starter, STARTER)?;
@@ -140,7 +143,7 @@ impl<'a> Server<'a> {
             while_attached: starter.is_some(),
             starter,
             watched,
-            idleness: idle_limit.map(Idleness::new),
+            idleness: idle_limit.map(|limit| Idleness::new(limit, catalog)),
             uid: crate::runtime::own_uid(),
             end: None,
             ender: None,

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(100);
 /// The helper has so long to ask the others however late it is, in seconds.
 const SHORTEST_WAIT: f64 = 0.5;
+/// Long enough for a helper to give up those that are silent, in seconds.
+const ABSENT_WAIT: f64 = 5.0;
 
 /// How all helpers are.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -107,10 +109,10 @@ impl Wait<'_> {
     }
 
     fn question(&self, left: Duration) -> String {
-        // A helper waits as long as it may for nodes that are absent.
+        // For nodes that are absent a helper waits as long as it may until they are ready.
         match self.absent.is_empty() {
             true => format!("ready {:.3}", left.as_secs_f64().max(SHORTEST_WAIT)),
-            false => format!("now {SHORTEST_WAIT}"),
+            false => format!("now {ABSENT_WAIT}"),
         }
     }
 }

@@ -1,28 +1,28 @@
 //! Whether anybody uses the helper, for `--idle-limit`.
 //!
 //! A program whose files are all known asks nothing for hours, so silence alone says little. When it
-//! has lasted long enough, the processes of this user are looked at: one that has the shim loaded
+//! has lasted long enough, the processes of this user are looked at: one that has mapped the catalog
 //! uses the helper.
 #![forbid(unsafe_code)]
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
-
-const LIBRARY: &str = "libcopper.so";
 
 /// How long nobody has used the helper.
 #[derive(Debug)]
 pub(super) struct Idleness {
     limit: Duration,
+    /// The catalog's inode, as maps of processes show it.
+    catalog: u64,
     used: Instant,
 }
 
 impl Idleness {
-    /// With a limit in seconds.
-    pub(super) fn new(seconds: u32) -> Idleness {
+    /// With a limit in seconds, for the helper whose catalog has this inode.
+    pub(super) fn new(seconds: u32, catalog: u64) -> Idleness {
         Idleness {
+            catalog,
             limit: Duration::from_secs(seconds.into()),
             used: Instant::now(),
         }
@@ -43,7 +43,7 @@ impl Idleness {
         if Instant::now() < self.deadline() {
             return false;
         }
-        if attached || is_loaded_anywhere(Path::new("/proc")) {
+        if attached || is_mapped_by_others(self.catalog) {
             self.note_use();
             return false;
         }
@@ -51,27 +51,35 @@ impl Idleness {
     }
 }
 
-/// Whether a process of this user has the shim loaded.
-fn is_loaded_anywhere(proc: &Path) -> bool {
-    let uid = crate::runtime::own_uid();
-    let Ok(processes) = fs::read_dir(proc) else {
+/// Whether another process of this user has mapped the catalog.
+fn is_mapped_by_others(catalog: u64) -> bool {
+    let (uid, own) = (crate::runtime::own_uid(), std::process::id().to_string());
+    let Ok(processes) = fs::read_dir("/proc") else {
         return true;
     };
     processes.flatten().any(|process| {
-        let is_process = process
-            .file_name()
+        let name = process.file_name();
+        let is_other = name
             .to_str()
-            .is_some_and(|name| name.bytes().all(|digit| digit.is_ascii_digit()));
+            .is_some_and(|name| name != own && name.bytes().all(|digit| digit.is_ascii_digit()));
         let is_own = || process.metadata().is_ok_and(|found| found.uid() == uid);
-        // The map of a process that ends meanwhile cannot be read.
-        let maps = || fs::read(process.path().join("maps")).unwrap_or_default();
-        is_process && is_own() && has_library(&maps())
+        // The maps of a process that ends meanwhile cannot be read.
+        let maps = || fs::read_to_string(process.path().join("maps")).unwrap_or_default();
+        is_other && is_own() && has_mapped(&maps(), catalog)
     })
 }
 
-fn has_library(maps: &[u8]) -> bool {
-    maps.split(|&byte| byte == b'\n')
-        .any(|line| line.rsplit(|&byte| byte == b'/').next() == Some(LIBRARY.as_bytes()))
+/// Whether a process's maps show a memory file with this inode.
+fn has_mapped(maps: &str, inode: u64) -> bool {
+    maps.lines().any(|line| {
+        // Addresses, permissions, offset, device, inode, path.
+        let mut fields = line.split_ascii_whitespace().skip(4);
+        let is_it = fields.next().and_then(|number| number.parse().ok()) == Some(inode);
+        is_it
+            && fields
+                .next()
+                .is_some_and(|path| path.starts_with("/memfd:"))
+    })
 }
 
 #[cfg(test)]
@@ -79,20 +87,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_with_the_shim_is_recognised() {
-        let shimmed =
-            b"7f0-7f1 r-xp 0 08:01 5 /opt/copper/lib/libcopper.so\n7f2-7f3 rw-p 0 0 0 [heap]";
-        assert!(has_library(shimmed));
-        assert!(!has_library(b"7f0-7f1 r-xp 0 08:01 5 /lib/libc.so.6\n"));
-        assert!(!has_library(
-            b"7f0-7f1 r-xp 0 08:01 5 /lib/libcopper.so.old\n"
-        ));
-        assert!(!has_library(b""));
+    fn a_process_that_has_mapped_the_catalog_is_recognised() {
+        let maps = "7f0-7f1 r-xp 0 08:01 77 /opt/copper/lib/libcopper.so\n\
+                    7f2-7f3 r--s 0 00:01 78 /memfd:copper-catalog (deleted)\n7f4-7f5 rw-p 0 0 0\n";
+        assert!(has_mapped(maps, 78));
+        assert!(!has_mapped(maps, 77));
+        assert!(!has_mapped(maps, 79));
+        assert!(!has_mapped("", 0));
     }
 
     #[test]
     fn silence_counts_from_the_last_use() {
-        let mut idleness = Idleness::new(3600);
+        let mut idleness = Idleness::new(3600, 1);
         assert!(!idleness.is_over(false));
         idleness.limit = Duration::ZERO;
         assert!(!idleness.is_over(true), "somebody is attached");

@@ -12,7 +12,7 @@ fn helpers_end_with_the_batch_job_s_script() {
     let cluster = Cluster::up(3);
     let tree = tree(&cluster);
     let job = job(&cluster, &tree);
-    let mut start = start(&cluster, &job, "ssh");
+    let start = start(&cluster, &job, "ssh");
     // The script is the first process of its session, as a batch system starts it.
     let words: Vec<_> = std::iter::once(start.get_program())
         .chain(start.get_args())
@@ -43,7 +43,6 @@ fn helpers_end_with_the_batch_job_s_script() {
     drop(batch.stdin.take());
     batch.wait().unwrap();
     must_leave_nothing(&cluster, "the script's end");
-    start.arg("--help");
 }
 
 #[test]
@@ -57,11 +56,10 @@ fn a_helper_that_nobody_uses_ends_after_its_limit() {
     job.note_helpers().unwrap();
     // A program that asks nothing, but uses the helper.
     let mut user = job.rank(0, "sleep");
-    let mut user = user.arg("6").spawn().unwrap();
+    let mut user = user.arg("7").spawn().unwrap();
+    let unused = || cluster.processes(1, "copper").is_empty();
     assert!(
-        wait_until(Duration::from_secs(10), || cluster
-            .processes(1, "copper")
-            .is_empty()),
+        wait_until(Duration::from_secs(6), unused),
         "the unused helper stays"
     );
     assert_eq!(

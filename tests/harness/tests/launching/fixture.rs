@@ -50,10 +50,16 @@ pub(crate) fn start(cluster: &Cluster, job: &Job<'_>, launcher: &str) -> Command
     start
 }
 
+/// All that a command said.
+pub(crate) fn said(outcome: &Outcome) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&outcome.stdout) + &text(&outcome.stderr)
+}
+
 /// What a start must say that succeeds.
 pub(crate) fn must_start(start: &mut Command) -> String {
     let outcome = Outcome::of(start);
-    let said = outcome.text();
+    let said = said(&outcome);
     assert!(outcome.status.success(), "{start:?}: {said}");
     said
 }

@@ -62,7 +62,14 @@ fn helpers_end_with_a_launcher_that_is_ended() {
     let tree = tree(&cluster);
     let job = job(&cluster, &tree);
     must_start(&mut start(&cluster, &job, "pals"));
-    let launcher = cluster.shell(0, "pgrep -f -- '--hostfile /tmp/.copper'");
+    let launcher = cluster
+        .processes(0, "python3")
+        .into_iter()
+        .find(|&process| {
+            let line = std::fs::read_to_string(format!("/proc/{process}/cmdline"));
+            line.is_ok_and(|line| line.contains("--hostfile"))
+        });
+    let launcher = launcher.expect("the launcher stays");
     cluster.shell(0, &format!("kill {launcher}"));
     let gone = || (0..3).all(|node| cluster.processes(node, "copper").is_empty());
     assert!(

@@ -24,22 +24,23 @@ struct Mpi {
     run: &'static str,
     options: &'static [&'static str],
     format: &'static str,
-    /// mpi4py's name for its interface, and the library.
-    interface: [&'static str; 2],
+    /// mpi4py's name for its interface; the library under the name that mpi4py asks for, and under
+    /// the name it has.
+    interface: [&'static str; 3],
 }
 
 const MPICH: Mpi = Mpi {
     run: "mpirun.mpich",
     options: &[],
     format: "hydra",
-    interface: ["mpich", "libmpich.so.12"],
+    interface: ["mpich", "libmpi.so.12", "libmpich.so.12"],
 };
 
 const OPEN_MPI: Mpi = Mpi {
     run: "mpirun.openmpi",
     options: &["--allow-run-as-root", "--oversubscribe"],
     format: "openmpi",
-    interface: ["openmpi", "libmpi.so.40"],
+    interface: ["openmpi", "libmpi.so.40", "libmpi.so.40"],
 };
 
 /// mpi4py, installed once for all tests; its wheel is built for no MPI in particular.
@@ -74,7 +75,7 @@ fn add_ranks(command: &mut Command, mpi: &Mpi, code: &Path, ranks: usize) {
         .arg(python::interpreter())
         .arg(code)
         .env("MPI4PY_MPIABI", mpi.interface[0])
-        .env("MPI4PY_LIBMPI", mpi.interface[1]);
+        .env("LD_LIBRARY_PATH", code.with_file_name("lib"));
     let paths = [mpi4py(), python::packages().to_path_buf()];
     command.env("PYTHONPATH", std::env::join_paths(paths).unwrap());
     python::settle(command);
@@ -98,6 +99,11 @@ fn run_ranks(mpi: &Mpi) {
     let session = Session::start(&[&mpi4py(), python::packages()]);
     let code = session.directory().join("ranks.py");
     std::fs::write(&code, CODE).unwrap();
+    let lib = code.with_file_name("lib");
+    std::fs::create_dir(&lib).unwrap();
+    let [_, wanted, there] = mpi.interface;
+    let there = Path::new("/usr/lib/x86_64-linux-gnu").join(there);
+    std::os::unix::fs::symlink(there, lib.join(wanted)).unwrap();
 
     // mpirun $(copper env --format ...) -n 8 python3 ranks.py
     let mut line = session.copper();

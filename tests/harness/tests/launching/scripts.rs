@@ -1,5 +1,6 @@
 //! The scripts that older job scripts call: each option becomes one of `copper start`'s.
 
+use crate::fixture::said;
 use copper_tests::compare::Outcome;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -93,15 +94,15 @@ fn options_that_mean_nothing_any_more_are_accepted() {
     );
     for arguments in [&["-P"][..], &["-N", "5"], &["-A"], &["-I", "10"]] {
         let outcome = call("launch_copper.sh", arguments);
-        let said = outcome.text();
+        let said = said(&outcome);
         assert!(
             outcome.status.success() && said.contains("no profile"),
             "{arguments:?}: {said}"
         );
     }
-    let absences = call("launch_copper.sh", &["-E", "1000"]).text();
+    let absences = said(&call("launch_copper.sh", &["-E", "1000"]));
     assert!(absences.contains("copper refresh"), "{absences}");
-    let terminal = call("launch_copper.sh", &["-t", "stdout"]).text();
+    let terminal = said(&call("launch_copper.sh", &["-t", "stdout"]));
     assert!(terminal.contains("the log goes to files"), "{terminal}");
 }
 
@@ -141,22 +142,11 @@ fn the_stop_script_stops() {
 /// What the script asks for must be what the command understands.
 #[test]
 fn the_command_understands_what_the_script_asks_for() {
-    let mut line = launched(&[
-        "-T",
-        "2",
-        "-l",
-        "1",
-        "-b",
-        "0",
-        "-n",
-        "tcp",
-        "-v",
-        "/tmp/me/view",
-    ]);
+    let mut line = launched(&["-T", "2", "-b", "0", "-n", "tcp", "-v", "/tmp/me/view"]);
     line = line.replacen("--allocation", "--hosts no-such-host", 1);
     let mut copper = Command::new(copper_tests::environment::built("copper"));
-    let outcome = Outcome::of(copper.args(line.split(' ').map(|word| word.replace('~', "/tmp"))));
-    let said = outcome.text();
+    let outcome = Outcome::of(copper.args(line.split(' ')));
+    let said = said(&outcome);
     assert_eq!(outcome.status.code(), Some(1), "{said}");
     assert!(said.contains("is none of the job's"), "{said}");
 }
