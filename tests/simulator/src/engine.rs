@@ -121,7 +121,7 @@ struct Engine<'a> {
 /// Runs a job to its end.
 pub fn run(job: &Job<'_>) -> Outcomes {
     let mut engine = Engine::new(job);
-    while let Some((time, happening)) = engine.queue.pop() {
+    while let Some((time, happening)) = engine.next() {
         engine.outcomes.events += 1;
         engine.happen(time, happening);
     }
@@ -183,6 +183,46 @@ impl<'a> Engine<'a> {
             engine.schedule_ask(rank);
         }
         engine
+    }
+
+    /// Takes what happens next. The nodes of what comes after it are looked at in advance: each lies
+    /// somewhere else in gigabytes, and the processor waits for many such places as long as for one.
+    fn next(&mut self) -> Option<(u64, Happening)> {
+        let Self {
+            queue,
+            nodes,
+            stations,
+            job,
+            ..
+        } = self;
+        queue.pop_showing(|happening| {
+            let (rank, object) = match happening {
+                Happening::Ask { rank } => {
+                    let need = stations[*rank as usize].need as usize;
+                    (*rank, Some(&job.needs[need].object))
+                }
+                Happening::Deliver { to, message, .. } => (
+                    *to,
+                    match message {
+                        Message::Request { object, .. } => Some(object),
+                        Message::Answer { record, .. } | Message::Pull { record, .. } => {
+                            Some(&record.object)
+                        }
+                        _ => None,
+                    },
+                ),
+                Happening::OriginDone { rank, .. } | Happening::Timer { rank } => (*rank, None),
+                Happening::ChunkLeaves { from: rank, .. }
+                | Happening::ChunkArrives { to: rank, .. }
+                | Happening::ChunkStored { to: rank, .. } => (*rank, None),
+            };
+            let node = &nodes[rank as usize];
+            std::hint::black_box(&stations[rank as usize].work);
+            std::hint::black_box(node.load());
+            if let Some(object) = object {
+                std::hint::black_box(node.lookup(object));
+            }
+        })
     }
 
     fn ranks_of(&mut self, rank: Rank) -> &mut [u64] {

@@ -12,8 +12,11 @@ const SLOT_BITS: u32 = 8;
 /// Slots in the wheel.
 const SLOTS: u64 = 1 << 15;
 
-/// Events that a slot keeps space for.
-const USUAL: usize = 16;
+/// The largest burst of events in one slot whose space is kept for other slots.
+const USUAL: usize = 1 << 9;
+
+/// How many events are shown to the caller before the first of them is taken.
+const AHEAD: usize = 32;
 
 struct Entry<T> {
     time: u64,
@@ -53,6 +56,8 @@ pub struct Queue<T> {
     current: Vec<Entry<T>>,
     at: u64,
     wheel: Vec<Vec<Entry<T>>>,
+    /// Space of slots that were emptied, for slots that begin to fill.
+    spare: Vec<Vec<Entry<T>>>,
     in_wheel: usize,
     far: BinaryHeap<Reverse<Entry<T>>>,
     sequence: u64,
@@ -64,6 +69,7 @@ impl<T> Default for Queue<T> {
             current: Vec::new(),
             at: 0,
             wheel: (0..SLOTS).map(|_| Vec::new()).collect(),
+            spare: Vec::new(),
             in_wheel: 0,
             far: BinaryHeap::new(),
             sequence: 0,
@@ -85,7 +91,13 @@ impl<T> Queue<T> {
             let index = self.current.partition_point(|other| *other > entry);
             self.current.insert(index, entry);
         } else if slot < self.at + SLOTS {
-            self.wheel[(slot % SLOTS) as usize].push(entry);
+            let slot = &mut self.wheel[(slot % SLOTS) as usize];
+            if slot.capacity() == 0
+                && let Some(spare) = self.spare.pop()
+            {
+                *slot = spare;
+            }
+            slot.push(entry);
             self.in_wheel += 1;
         } else {
             self.far.push(Reverse(entry));
@@ -94,8 +106,22 @@ impl<T> Queue<T> {
 
     /// Takes the earliest event.
     pub fn pop(&mut self) -> Option<(u64, T)> {
+        self.pop_showing(|_| {})
+    }
+
+    /// Takes the earliest event. Some events are shown to `ahead` first, a few at a time, so that the
+    /// caller can have what they are about fetched from memory together instead of one by one.
+    pub fn pop_showing(&mut self, ahead: impl FnMut(&T)) -> Option<(u64, T)> {
+        let mut begins = false;
         while self.current.is_empty() {
             self.turn()?;
+            begins = true;
+        }
+        let odd = self.current.len() % AHEAD;
+        if begins || odd == 0 {
+            let count = if odd == 0 { AHEAD } else { odd };
+            let coming = self.current.iter().rev().take(count);
+            coming.map(|entry| &entry.event).for_each(ahead);
         }
         self.current.pop().map(|entry| (entry.time, entry.event))
     }
@@ -119,11 +145,13 @@ impl<T> Queue<T> {
             self.at += 1;
         }
         let slot = &mut self.wheel[(self.at % SLOTS) as usize];
-        self.in_wheel -= slot.len();
-        std::mem::swap(&mut self.current, slot);
-        // A burst may not leave its space behind in every slot that it passes through.
-        if slot.capacity() > USUAL {
-            *slot = Vec::new();
+        if !slot.is_empty() {
+            self.in_wheel -= slot.len();
+            let emptied = std::mem::replace(&mut self.current, std::mem::take(slot));
+            // A large burst may not leave its space behind in every slot that it passes through.
+            if (1..=USUAL).contains(&emptied.capacity()) {
+                self.spare.push(emptied);
+            }
         }
         while let Some(Reverse(next)) = self.far.peek() {
             if next.time >> SLOT_BITS > self.at {
