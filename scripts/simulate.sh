@@ -17,8 +17,8 @@ GLIBC_TUNABLES=${GLIBC_TUNABLES:+$GLIBC_TUNABLES:}glibc.malloc.hugetlb=1
 export GLIBC_TUNABLES
 
 simulate() {
-    cargo build --release --quiet -p copper-simulator
-    "$target/release/simulate" "$@"
+    cargo build --profile simulator --quiet -p copper-simulator
+    "$target/simulator/simulate" "$@"
 }
 
 plot() {

@@ -124,9 +124,6 @@ impl Open {
     }
 }
 
-/// Up to how many slots are searched one by one.
-const FEW: usize = 8;
-
 /// Ends the list of free slots.
 const NONE: u32 = u32::MAX;
 
@@ -151,7 +148,7 @@ pub(super) struct Opens {
     /// The slot that was freed last.
     free: u32,
     used: usize,
-    /// Used slots by object, once there were more than [`FEW`] slots: most nodes never need it.
+    /// Used slots by object.
     index: HashTable<u32>,
 }
 
@@ -168,12 +165,10 @@ impl Default for Opens {
 
 impl Opens {
     pub(super) fn find(&self, object: &Object) -> Option<u32> {
-        let holds = |slot: &Slot| slot.open().is_some_and(|open| open.object == *object);
-        if self.slots.len() <= FEW {
-            return self.slots.iter().position(holds).map(|slot| slot as u32);
-        }
         self.index
-            .find(object.hash(), |&slot| holds(&self.slots[slot as usize]))
+            .find(object.hash(), |&slot| {
+                self.get(slot).is_some_and(|open| open.object == *object)
+            })
             .copied()
     }
 
@@ -181,31 +176,20 @@ impl Opens {
         if self.free == NONE {
             self.free = self.slots.len() as u32;
             self.slots.push(Slot::Free(NONE));
-            if self.slots.len() == FEW + 1 {
-                (0..FEW as u32).for_each(|slot| self.enter(slot));
-            }
         }
-        let slot = self.free;
+        let (slot, hash) = (self.free, open.object.hash());
         if let Slot::Free(next) =
             core::mem::replace(&mut self.slots[slot as usize], Slot::Used(open))
         {
             self.free = next;
         }
         self.used += 1;
-        if self.slots.len() > FEW {
-            self.enter(slot);
-        }
-        slot
-    }
-
-    /// Enters a used slot in the index.
-    fn enter(&mut self, slot: u32) {
         let slots = &self.slots;
-        let hash = |&slot: &u32| {
-            let open = slots[slot as usize].open();
+        self.index.insert_unique(hash, slot, |&other| {
+            let open = slots[other as usize].open();
             open.map_or(0, |open| open.object.hash())
-        };
-        self.index.insert_unique(hash(&slot), slot, hash);
+        });
+        slot
     }
 
     pub(super) fn get(&self, slot: u32) -> Option<&Open> {

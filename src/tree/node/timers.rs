@@ -46,8 +46,7 @@ impl Node {
             let Some(open) = self.opens.get_mut(slot) else {
                 continue;
             };
-            let (waiting, counters, object) =
-                (&mut self.waiting, &mut self.counters, &open.object);
+            let (waiting, counters, object) = (&mut self.waiting, &mut self.counters, &open.object);
             open.waiters.retain(|&mut (waiter, deadline)| {
                 let expired = deadline <= now;
                 if expired {

@@ -15,7 +15,7 @@ const SLOTS: u64 = 1 << 15;
 /// The largest burst of events in one slot whose space is kept for other slots.
 const USUAL: usize = 1 << 9;
 
-/// How many events are shown to the caller before the first of them is taken.
+/// The most events in a group that is looked at in advance.
 const AHEAD: usize = 32;
 
 struct Entry<T> {
@@ -106,24 +106,28 @@ impl<T> Queue<T> {
 
     /// Takes the earliest event.
     pub fn pop(&mut self) -> Option<(u64, T)> {
-        self.pop_showing(|_| {})
-    }
-
-    /// Takes the earliest event. Some events are shown to `ahead` first, a few at a time, so that the
-    /// caller can have what they are about fetched from memory together instead of one by one.
-    pub fn pop_showing(&mut self, ahead: impl FnMut(&T)) -> Option<(u64, T)> {
-        let mut begins = false;
         while self.current.is_empty() {
             self.turn()?;
+        }
+        self.current.pop().map(|entry| (entry.time, entry.event))
+    }
+
+    /// If a group of events begins with the next, all of the group; else none. Whoever looks before
+    /// every [`Self::pop`] sees almost all events in advance, and can have what they are about fetched
+    /// from memory together instead of one by one.
+    pub fn coming(&mut self) -> impl Iterator<Item = &T> + Clone {
+        let mut begins = false;
+        while self.current.is_empty() && self.turn().is_some() {
             begins = true;
         }
         let odd = self.current.len() % AHEAD;
-        if begins || odd == 0 {
-            let count = if odd == 0 { AHEAD } else { odd };
-            let coming = self.current.iter().rev().take(count);
-            coming.map(|entry| &entry.event).for_each(ahead);
-        }
-        self.current.pop().map(|entry| (entry.time, entry.event))
+        let count = match (odd, begins) {
+            (0, _) => AHEAD,
+            (_, true) => odd,
+            (_, false) => 0,
+        };
+        let group = self.current.iter().rev().take(count);
+        group.map(|entry| &entry.event)
     }
 
     /// The number of events scheduled.
