@@ -14,6 +14,8 @@ from matplotlib import pyplot  # noqa: E402  (the backend is chosen first)
 STYLES = {
     "cooperative tree": ("black", "-", "o", "this Copper: 8 trees of fan-out 8"),
     "first Copper's scheme": ("dimgrey", "--", "s", "the first Copper's scheme"),
+    "first Copper's scheme with a page cache":
+        ("grey", (0, (5, 1, 1, 1)), "D", "the first Copper's scheme, large files from a page cache"),
     "no cache": ("darkgrey", ":", "^", "no cache"),
 }
 PANELS = [
