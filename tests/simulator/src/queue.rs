@@ -113,8 +113,9 @@ impl<T> Queue<T> {
     }
 
     /// If a group of events begins with the next, all of the group; else none. Whoever looks before
-    /// every [`Self::pop`] sees almost all events in advance, and can have what they are about fetched
-    /// from memory together instead of one by one.
+    /// every [`Self::pop`] sees almost all events in advance (not those scheduled for the very slot
+    /// that is being emptied), and can have what they are about fetched from memory together instead of
+    /// one by one.
     pub fn coming(&mut self) -> impl Iterator<Item = &T> + Clone {
         let mut begins = false;
         while self.current.is_empty() && self.turn().is_some() {
@@ -192,6 +193,25 @@ mod tests {
             }
         }
         assert_eq!(number, 200_000);
+    }
+
+    #[test]
+    fn looking_ahead_shows_what_is_scheduled_and_changes_nothing() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let (mut plain, mut looked) = (Queue::default(), Queue::default());
+        for number in 0..10_000_u64 {
+            // Not in the slot that is being emptied: what is put there is not shown.
+            let time = random.u64(1 << SLOT_BITS..200_000);
+            plain.push(time, number);
+            looked.push(time, number);
+        }
+        let mut shown = std::collections::HashSet::new();
+        while let Some((time, number)) = plain.pop() {
+            shown.extend(looked.coming().copied());
+            assert!(shown.contains(&number), "{number} was not shown");
+            assert_eq!(looked.pop(), Some((time, number)));
+        }
+        assert_eq!(looked.coming().count(), 0);
     }
 
     #[test]
