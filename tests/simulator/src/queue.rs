@@ -54,6 +54,10 @@ impl<T> Ord for Entry<T> {
 pub struct Queue<T> {
     /// The slot that is being emptied, sorted with the earliest last.
     current: Vec<Entry<T>>,
+    /// How many events of it were not shown by [`Queue::coming`] yet.
+    unseen: usize,
+    /// What was scheduled for that slot, or an earlier time, since.
+    late: BinaryHeap<Reverse<Entry<T>>>,
     at: u64,
     wheel: Vec<Vec<Entry<T>>>,
     /// Space of slots that were emptied, for slots that begin to fill.
@@ -67,6 +71,8 @@ impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self {
             current: Vec::new(),
+            unseen: 0,
+            late: BinaryHeap::new(),
             at: 0,
             wheel: (0..SLOTS).map(|_| Vec::new()).collect(),
             spare: Vec::new(),
@@ -88,8 +94,7 @@ impl<T> Queue<T> {
         };
         let slot = time >> SLOT_BITS;
         if slot <= self.at {
-            let index = self.current.partition_point(|other| *other > entry);
-            self.current.insert(index, entry);
+            self.late.push(Reverse(entry));
         } else if slot < self.at + SLOTS {
             let slot = &mut self.wheel[(slot % SLOTS) as usize];
             if slot.capacity() == 0
@@ -106,10 +111,23 @@ impl<T> Queue<T> {
 
     /// Takes the earliest event.
     pub fn pop(&mut self) -> Option<(u64, T)> {
-        while self.current.is_empty() {
+        while self.is_slot_empty() {
             self.turn()?;
         }
-        self.current.pop().map(|entry| (entry.time, entry.event))
+        let is_late = match (self.current.last(), self.late.peek()) {
+            (Some(next), Some(Reverse(late))) => late < next,
+            (next, _) => next.is_none(),
+        };
+        let entry = if is_late {
+            self.late.pop().map(|Reverse(entry)| entry)
+        } else {
+            self.current.pop()
+        };
+        entry.map(|entry| (entry.time, entry.event))
+    }
+
+    fn is_slot_empty(&self) -> bool {
+        self.current.is_empty() && self.late.is_empty()
     }
 
     /// If a group of events begins with the next, all of the group; else none. Whoever looks before
@@ -117,23 +135,21 @@ impl<T> Queue<T> {
     /// that is being emptied), and can have what they are about fetched from memory together instead of
     /// one by one.
     pub fn coming(&mut self) -> impl Iterator<Item = &T> + Clone {
-        let mut begins = false;
-        while self.current.is_empty() && self.turn().is_some() {
-            begins = true;
-        }
-        let odd = self.current.len() % AHEAD;
-        let count = match (odd, begins) {
-            (0, _) => AHEAD,
-            (_, true) => odd,
-            (_, false) => 0,
+        while self.is_slot_empty() && self.turn().is_some() {}
+        let length = self.current.len();
+        let count = if length == self.unseen {
+            length.min(AHEAD)
+        } else {
+            0
         };
+        self.unseen -= count;
         let group = self.current.iter().rev().take(count);
         group.map(|entry| &entry.event)
     }
 
     /// The number of events scheduled.
     pub fn len(&self) -> usize {
-        self.current.len() + self.in_wheel + self.far.len()
+        self.current.len() + self.late.len() + self.in_wheel + self.far.len()
     }
 
     /// Whether nothing is scheduled.
@@ -166,6 +182,7 @@ impl<T> Queue<T> {
                 .extend(self.far.pop().map(|Reverse(entry)| entry));
         }
         self.current.sort_unstable_by(|a, b| b.cmp(a));
+        self.unseen = self.current.len();
         Some(())
     }
 }
