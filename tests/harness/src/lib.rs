@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod call_counts;
+pub mod cluster;
 pub mod compare;
 pub mod environment;
 pub mod origin;

@@ -1,7 +1,8 @@
-//! Read-only and slow origins for a tree.
+//! Read-only and slow origins for a tree, and what the counts of a slow one tell.
 
 use crate::environment;
-use slow_origin::{Load, SlowOrigin};
+use slow_origin::{Counts, Load, Operation, SlowOrigin};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
@@ -48,4 +49,40 @@ fn in_mount_namespace(script: &str, first: &OsStr, command: &Command) -> Command
         wrapped.current_dir(directory);
     }
     wrapped
+}
+
+/// The paths that were touched most, for the message of a failure.
+pub fn most_touched(counts: &Counts) -> String {
+    let mut paths: Vec<_> = counts
+        .paths
+        .iter()
+        .map(|(path, by_kind)| (by_kind.values().sum::<u64>(), path, by_kind))
+        .collect();
+    paths.sort_by_key(|(touched, ..)| std::cmp::Reverse(*touched));
+    let lines = paths
+        .iter()
+        .take(40)
+        .map(|(_, path, by_kind)| format!("  {path:?} {by_kind:?}"));
+    format!(
+        "{:?}\n{}",
+        counts.operations,
+        lines.collect::<Vec<_>>().join("\n")
+    )
+}
+
+/// Files of `source` with more than one open or more bytes read than they have, and directories
+/// that were listed twice, each with what was counted.
+pub fn read_more_than_once(counts: &Counts, source: &Path) -> BTreeMap<String, String> {
+    let mut wrong = BTreeMap::new();
+    for (path, by_kind) in &counts.paths {
+        let of = |kind| by_kind.get(&kind).copied().unwrap_or(0);
+        let (opens, listings) = (of(Operation::Open), of(Operation::Opendir));
+        let read = counts.bytes_read.get(path).copied().unwrap_or(0);
+        let size = std::fs::metadata(source.join(path)).map_or(0, |found| found.len());
+        if opens > 1 || listings > 1 || (opens > 0 && read > size) {
+            let what = format!("{opens} opens, {read} of {size} bytes, {listings} listings");
+            wrong.insert(path.clone(), what);
+        }
+    }
+    wrong
 }

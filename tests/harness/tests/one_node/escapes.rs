@@ -6,9 +6,7 @@
 use copper_tests::compare::Outcome;
 use copper_tests::session::{Session, Way};
 use copper_tests::{call_counts, environment, origin, python};
-use slow_origin::{Counts, Load, Operation, SlowOrigin};
-use std::collections::BTreeMap;
-use std::fs;
+use slow_origin::{Load, Operation, SlowOrigin};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -57,25 +55,6 @@ impl Packages {
     }
 }
 
-/// The paths that were touched most, for the message of a failure.
-fn most_touched(counts: &Counts) -> String {
-    let mut paths: Vec<_> = counts
-        .paths
-        .iter()
-        .map(|(path, by_kind)| (by_kind.values().sum::<u64>(), path, by_kind))
-        .collect();
-    paths.sort_by_key(|(touched, ..)| std::cmp::Reverse(*touched));
-    let lines = paths
-        .iter()
-        .take(40)
-        .map(|(_, path, by_kind)| format!("  {path:?} {by_kind:?}"));
-    format!(
-        "{:?}\n{}",
-        counts.operations,
-        lines.collect::<Vec<_>>().join("\n")
-    )
-}
-
 fn nothing_escapes_warm(way: Way) {
     let packages = Packages::on_slow_origin();
     let plain = packages.run(Way::Plain);
@@ -90,7 +69,7 @@ fn nothing_escapes_warm(way: Way) {
         counts.total(),
         0,
         "warm imports reached the origin:\n{}",
-        most_touched(&counts)
+        origin::most_touched(&counts)
     );
 }
 
@@ -102,22 +81,6 @@ fn nothing_escapes_warm_below_a_covered_prefix() {
 #[test]
 fn nothing_escapes_warm_in_the_view() {
     nothing_escapes_warm(Way::View);
-}
-
-/// Files with more than one open, more bytes read than they have, or directories listed twice.
-fn read_more_than_once(counts: &Counts, packages: &Path) -> BTreeMap<String, String> {
-    let mut wrong = BTreeMap::new();
-    for (path, by_kind) in &counts.paths {
-        let of = |kind| by_kind.get(&kind).copied().unwrap_or(0);
-        let (opens, listings) = (of(Operation::Open), of(Operation::Opendir));
-        let read = counts.bytes_read.get(path).copied().unwrap_or(0);
-        let size = fs::metadata(packages.join(path)).map_or(0, |found| found.len());
-        if opens > 1 || listings > 1 || (opens > 0 && read > size) {
-            let what = format!("{opens} opens, {read} of {size} bytes, {listings} listings");
-            wrong.insert(path.clone(), what);
-        }
-    }
-    wrong
 }
 
 fn everything_once_cold(way: Way) {
@@ -132,9 +95,9 @@ fn everything_once_cold(way: Way) {
     assert!(
         counts.of(Operation::Open) > 300,
         "{}",
-        most_touched(&counts)
+        origin::most_touched(&counts)
     );
-    let wrong = read_more_than_once(&counts, python::packages());
+    let wrong = origin::read_more_than_once(&counts, python::packages());
     assert!(
         wrong.is_empty(),
         "asked of the origin more than once: {wrong:#?}"

@@ -1,0 +1,302 @@
+//! Helpers die, stop and lose their network while ranks work: leaf, interior node and root; idle, in
+//! the middle of a large file, and in the middle of an import. The ranks' results are those of a
+//! plain run, in bounded time; the tree heals; `copper status --all` names the node that is missing.
+
+use crate::fixture::{DELAY, ONE_TREE, Part, imports, node_of, packages, plain_import};
+use copper_tests::cluster::ranks::{self, Ended};
+use copper_tests::cluster::{Cluster, Job, Wishes};
+use copper_tests::compare::Outcome;
+use copper_tests::session::{is_alive, wait_until};
+use copper_tests::tree;
+use rustix::process::Signal;
+use slow_origin::{Load, Operation, SlowOrigin};
+use std::fmt;
+use std::fs;
+use std::io::Write;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What is done to a node.
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    /// Its helper is killed.
+    Kill,
+    /// Its helper is stopped, and goes on later.
+    Stop,
+    /// Its cable is pulled, and plugged in later.
+    Cut,
+}
+
+/// When it is done.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// Nobody asks anything.
+    Idle,
+    /// All nodes read one large file.
+    File,
+    /// All nodes import.
+    Import,
+}
+
+const HARMS: [Harm; 3] = [Harm::Kill, Harm::Stop, Harm::Cut];
+const MOMENTS: [Moment; 3] = [Moment::Idle, Moment::File, Moment::Import];
+const PARTS: [Part; 3] = [Part::Leaf, Part::Interior, Part::Root];
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    harm: Harm,
+    part: Part,
+    moment: Moment,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let harm = match self.harm {
+            Harm::Kill => "helper killed",
+            Harm::Stop => "helper stopped",
+            Harm::Cut => "link down",
+        };
+        let part = match self.part {
+            Part::Leaf => "leaf",
+            Part::Interior => "interior node",
+            Part::Root => "root",
+        };
+        let moment = match self.moment {
+            Moment::Idle => "idle",
+            Moment::File => "in the middle of a large file",
+            Moment::Import => "in the middle of an import",
+        };
+        write!(f, "{part}: {harm}, {moment}")
+    }
+}
+
+/// Every combination.
+fn all_cases() -> impl Iterator<Item = Case> {
+    HARMS.into_iter().flat_map(|harm| {
+        PARTS.into_iter().flat_map(move |part| {
+            MOMENTS
+                .into_iter()
+                .map(move |moment| Case { harm, part, moment })
+        })
+    })
+}
+
+/// A cluster with what the ranks read, and what plain ranks say.
+struct Bench {
+    large: SlowOrigin,
+    packages: SlowOrigin,
+    size: usize,
+    plain_import: (Outcome, Duration),
+    plain_read: (Outcome, Duration),
+    cluster: Cluster,
+}
+
+/// What a case cost.
+struct Survived {
+    plain: Duration,
+    took: Duration,
+    /// Until `copper status --all` named the node; none where it never was.
+    named: Duration,
+    /// Until all nodes that can were there again.
+    healed: Duration,
+}
+
+impl Bench {
+    /// `nodes` nodes, and a large file of `size` bytes.
+    fn new(nodes: usize, size: usize) -> Self {
+        let cluster = Cluster::up(nodes);
+        let packages = packages(&cluster);
+        let source = cluster.place().join("source");
+        fs::create_dir(&source).unwrap();
+        write_pattern(&source.join("large"), size);
+        let large = cluster.origin("large", &source);
+        // So slow that there is a middle: one plain reader takes some seconds.
+        let mut load = Load::none();
+        let reads = (size / (128 << 10)).max(1) as u64;
+        load.latency_of.insert(Operation::Read, 3_000_000 / reads);
+        large.set_load(&load).unwrap();
+        let job = Job::prepare(&cluster, &[], Wishes::default());
+        let plain_import = plain_import(&job, packages.mount(), 1);
+        let ended = ranks::run(vec![read(&job, false, 0, &large)]);
+        let plain_read = (ended[0].outcome.clone(), ended[0].took);
+        assert!(plain_read.0.status.success(), "{plain_read:?}");
+        Self {
+            large,
+            packages,
+            size,
+            plain_import,
+            plain_read,
+            cluster,
+        }
+    }
+
+    /// Does the harm and holds everything that is promised against it.
+    fn survive(&self, case: Case) -> Survived {
+        let nodes = self.cluster.count();
+        let covered = [self.packages.mount(), self.large.mount()];
+        let job = Job::start(&self.cluster, &covered, Wishes::arguments(&ONE_TREE));
+        let node = node_of(case.part, nodes);
+        self.packages.reset().unwrap();
+        self.large.reset().unwrap();
+        let (ended, (plain, takes)) = match case.moment {
+            Moment::Idle => {
+                self.harm(&job, node, case.harm);
+                (ranks::run(self.imports(&job)), &self.plain_import)
+            }
+            Moment::Import => {
+                let ended = ranks::run_during(self.imports(&job), || {
+                    self.wait_for("the import", || {
+                        self.packages.counts().unwrap().of(Operation::Open) > 100
+                    });
+                    self.harm(&job, node, case.harm);
+                });
+                (ended, &self.plain_import)
+            }
+            Moment::File => (self.read_and_harm(&job, node, case.harm), &self.plain_read),
+        };
+        ranks::must_equal(&ended, plain, &format!("with {case}"));
+        let took = ranks::longest(&ended);
+        assert!(
+            took < 2 * *takes + DELAY,
+            "with {case} the ranks took {took:?}, plain {takes:?}"
+        );
+        let asked_on = (0..nodes).rev().find(|&other| other != node).unwrap();
+        let begun = Instant::now();
+        self.wait_for(&format!("the status to name the node, {case},"), || {
+            job.missing(asked_on) == [self.cluster.host(node)]
+        });
+        let named = begun.elapsed();
+        let healed = self.heal(&job, node, case, asked_on);
+        // Everybody goes on, the harmed node's ranks among them.
+        let again = ranks::run(self.imports(&job));
+        ranks::must_equal(&again, &self.plain_import.0, &format!("after {case}"));
+        self.end(&job, node, asked_on);
+        Survived {
+            plain: *takes,
+            took,
+            named,
+            healed,
+        }
+    }
+
+    fn imports(&self, job: &Job<'_>) -> Vec<Command> {
+        imports(job, self.packages.mount(), 1)
+    }
+
+    fn read_and_harm(&self, job: &Job<'_>, node: usize, harm: Harm) -> Vec<Ended> {
+        let commands = (0..job.nodes()).map(|node| read(job, true, node, &self.large));
+        ranks::run_during(commands.collect(), || {
+            self.wait_for("the large file to be read", || {
+                let read = self.large.counts().unwrap().bytes_read;
+                read.get("large")
+                    .is_some_and(|&read| read > self.size as u64 / 4)
+            });
+            self.harm(job, node, harm);
+        })
+    }
+
+    fn harm(&self, job: &Job<'_>, node: usize, harm: Harm) {
+        match harm {
+            Harm::Kill => job.kill(node),
+            Harm::Stop => job.signal(node, Signal::STOP),
+            Harm::Cut => self.cluster.set_link(node, false),
+        }
+    }
+
+    /// Undoes the harm, where that is possible, and waits until all are there again.
+    fn heal(&self, job: &Job<'_>, node: usize, case: Case, asked_on: usize) -> Duration {
+        match case.harm {
+            Harm::Kill => return Duration::ZERO,
+            Harm::Stop => job.signal(node, Signal::CONT),
+            Harm::Cut => self.cluster.set_link(node, true),
+        }
+        let begun = Instant::now();
+        self.wait_for(&format!("the node to be back after {case}"), || {
+            job.missing(asked_on).is_empty() && job.missing(node).is_empty()
+        });
+        begun.elapsed()
+    }
+
+    fn end(&self, job: &Job<'_>, node: usize, asked_on: usize) {
+        job.stop(asked_on)
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        assert!(!is_alive(job.helper(node)));
+        // What a killed helper left behind goes with the next start; the next case has its own.
+        self.cluster
+            .shell(node, "rm -rf /dev/shm/copper-* /tmp/copper-*");
+    }
+
+    fn wait_for(&self, what: &str, condition: impl FnMut() -> bool) {
+        assert!(
+            wait_until(Duration::from_secs(30), condition),
+            "waited in vain for {what}"
+        );
+    }
+}
+
+/// A rank that reads the large file.
+fn read(job: &Job<'_>, shimmed: bool, node: usize, origin: &SlowOrigin) -> Command {
+    let program = if shimmed {
+        job.rank(node, "cksum")
+    } else {
+        job.plain(node, "cksum")
+    };
+    let mut program = program;
+    program.arg(origin.mount().join("large"));
+    program
+}
+
+fn write_pattern(path: &std::path::Path, size: usize) {
+    // One that differs from piece to piece, and is quick to make.
+    const PIECE: usize = 8 << 20;
+    let mut file = fs::File::create(path).unwrap();
+    for (number, start) in (0..size).step_by(PIECE).enumerate() {
+        let piece = tree::pattern(PIECE.min(size - start), number);
+        file.write_all(&piece).unwrap();
+    }
+}
+
+fn survive_all(nodes: usize, size: usize, cases: impl Iterator<Item = Case>) {
+    let bench = Bench::new(nodes, size);
+    println!("| | plain, s | ranks took, s | named after, s | back after, s |");
+    println!("|---|---:|---:|---:|---:|");
+    for case in cases {
+        let survived = bench.survive(case);
+        println!(
+            "| {case} | {:.1} | {:.1} | {:.1} | {:.1} |",
+            survived.plain.as_secs_f64(),
+            survived.took.as_secs_f64(),
+            survived.named.as_secs_f64(),
+            survived.healed.as_secs_f64()
+        );
+    }
+}
+
+/// One moment for each harm and part, so that each combination of two is there.
+fn some_cases(harm: Harm) -> impl Iterator<Item = Case> {
+    all_cases().filter(move |case| {
+        let chosen = (case.harm as usize + case.part as usize) % 3;
+        case.harm as usize == harm as usize && case.moment as usize == chosen
+    })
+}
+
+#[test]
+fn helpers_killed() {
+    survive_all(4, 48 << 20, some_cases(Harm::Kill));
+}
+
+#[test]
+fn helpers_stopped() {
+    survive_all(4, 48 << 20, some_cases(Harm::Stop));
+}
+
+#[test]
+fn links_down() {
+    survive_all(4, 48 << 20, some_cases(Harm::Cut));
+}
+
+#[test]
+#[ignore = "takes many minutes; scripts/faults.sh runs it"]
+fn every_harm_on_eight_nodes_with_500_megabytes() {
+    survive_all(8, 500 << 20, all_cases());
+}
