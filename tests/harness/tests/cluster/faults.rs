@@ -2,12 +2,14 @@
 //! the middle of a large file, and in the middle of an import. The ranks' results are those of a
 //! plain run, in bounded time; the tree heals; `copper status --all` names the node that is missing.
 
-use crate::fixture::{DELAY, ONE_TREE, Part, imports, node_of, packages, plain_import};
+use crate::fixture::{
+    DELAY, ONE_TREE, Part, SMALL_IMPORT, imports, node_of, packages, plain_import,
+};
 use copper_tests::cluster::ranks::{self, Ended};
 use copper_tests::cluster::{Cluster, Job, Wishes};
 use copper_tests::compare::Outcome;
 use copper_tests::session::{is_alive, wait_until};
-use copper_tests::tree;
+use copper_tests::{python, tree};
 use rustix::process::Signal;
 use slow_origin::{Load, Operation, SlowOrigin};
 use std::fmt;
@@ -86,6 +88,8 @@ struct Bench {
     large: SlowOrigin,
     packages: SlowOrigin,
     size: usize,
+    /// What the ranks import.
+    code: &'static str,
     plain_import: (Outcome, Duration),
     plain_read: (Outcome, Duration),
     cluster: Cluster,
@@ -102,8 +106,8 @@ struct Survived {
 }
 
 impl Bench {
-    /// `nodes` nodes, and a large file of `size` bytes.
-    fn new(nodes: usize, size: usize) -> Self {
+    /// `nodes` nodes, a large file of `size` bytes, and the import `code`.
+    fn new(nodes: usize, size: usize, code: &'static str) -> Self {
         let cluster = Cluster::up(nodes);
         let packages = packages(&cluster);
         let source = cluster.place().join("source");
@@ -116,7 +120,9 @@ impl Bench {
         load.latency_of.insert(Operation::Read, 3_000_000 / reads);
         large.set_load(&load).unwrap();
         let job = Job::prepare(&cluster, &[], Wishes::default());
-        let plain_import = plain_import(&job, packages.mount(), 1);
+        let plain_import = plain_import(&job, packages.mount(), 1, code);
+        // So slow that the import has a middle, too.
+        packages.set_load(&Load::latency_us(200)).unwrap();
         let ended = ranks::run(vec![read(&job, false, 0, &large)]);
         let plain_read = (ended[0].outcome.clone(), ended[0].took);
         assert!(plain_read.0.status.success(), "{plain_read:?}");
@@ -124,6 +130,7 @@ impl Bench {
             large,
             packages,
             size,
+            code,
             plain_import,
             plain_read,
             cluster,
@@ -146,7 +153,7 @@ impl Bench {
             Moment::Import => {
                 let ended = ranks::run_during(self.imports(&job), || {
                     self.wait_for("the import", || {
-                        self.packages.counts().unwrap().of(Operation::Open) > 100
+                        self.packages.counts().unwrap().of(Operation::Open) > 50
                     });
                     self.harm(&job, node, case.harm);
                 });
@@ -180,7 +187,7 @@ impl Bench {
     }
 
     fn imports(&self, job: &Job<'_>) -> Vec<Command> {
-        imports(job, self.packages.mount(), 1)
+        imports(job, self.packages.mount(), 1, self.code)
     }
 
     fn read_and_harm(&self, job: &Job<'_>, node: usize, harm: Harm) -> Vec<Ended> {
@@ -256,8 +263,7 @@ fn write_pattern(path: &std::path::Path, size: usize) {
     }
 }
 
-fn survive_all(nodes: usize, size: usize, cases: impl Iterator<Item = Case>) {
-    let bench = Bench::new(nodes, size);
+fn survive_all(bench: &Bench, cases: impl Iterator<Item = Case>) {
     println!("| | plain, s | ranks took, s | named after, s | back after, s |");
     println!("|---|---:|---:|---:|---:|");
     for case in cases {
@@ -282,21 +288,30 @@ fn some_cases(harm: Harm) -> impl Iterator<Item = Case> {
 
 #[test]
 fn helpers_killed() {
-    survive_all(4, 48 << 20, some_cases(Harm::Kill));
+    survive_all(
+        &Bench::new(4, 48 << 20, SMALL_IMPORT),
+        some_cases(Harm::Kill),
+    );
 }
 
 #[test]
 fn helpers_stopped() {
-    survive_all(4, 48 << 20, some_cases(Harm::Stop));
+    survive_all(
+        &Bench::new(4, 48 << 20, SMALL_IMPORT),
+        some_cases(Harm::Stop),
+    );
 }
 
 #[test]
 fn links_down() {
-    survive_all(4, 48 << 20, some_cases(Harm::Cut));
+    survive_all(
+        &Bench::new(4, 48 << 20, SMALL_IMPORT),
+        some_cases(Harm::Cut),
+    );
 }
 
 #[test]
 #[ignore = "takes many minutes; scripts/faults.sh runs it"]
 fn every_harm_on_eight_nodes_with_500_megabytes() {
-    survive_all(8, 500 << 20, all_cases());
+    survive_all(&Bench::new(8, 500 << 20, python::IMPORT), all_cases());
 }

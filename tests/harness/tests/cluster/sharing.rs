@@ -1,7 +1,7 @@
 //! Once for all: the ranks of all nodes together read each file and each directory of the origin one
 //! time, however many nodes there are, and a second start of them reads nothing.
 
-use crate::fixture::{import_well, packages, plain_import};
+use crate::fixture::{imports, packages, plain_import};
 use copper_tests::cluster::{Cluster, Job, Wishes, ranks};
 use copper_tests::{origin, python, tree};
 use slow_origin::{Counts, Load, Operation};
@@ -24,12 +24,12 @@ fn import_once(cluster: &Cluster, nodes: usize) -> Counts {
         ..Wishes::arguments(&["--trees", "2", "--fan-out", "2"])
     };
     let mut job = Job::prepare(cluster, &[origin.mount()], wishes);
-    let (plain, _) = plain_import(&job, origin.mount(), 1);
+    let (plain, _) = plain_import(&job, origin.mount(), 1, python::IMPORT);
     origin.set_load(&Load::latency_us(200)).unwrap();
     job.try_start().unwrap_or_else(|error| panic!("{error:#}"));
     origin.reset().unwrap();
-    let what = format!("cold on {nodes} nodes");
-    import_well(&job, origin.mount(), EACH, &plain, &what);
+    let import = || ranks::run(imports(&job, origin.mount(), EACH, python::IMPORT));
+    ranks::must_equal(&import(), &plain, &format!("cold on {nodes} nodes"));
     let cold = origin.counts().unwrap();
     assert!(
         cold.of(Operation::Open) > 300,
@@ -43,8 +43,7 @@ fn import_once(cluster: &Cluster, nodes: usize) -> Counts {
     );
 
     origin.reset().unwrap();
-    let what = format!("warm on {nodes} nodes");
-    import_well(&job, origin.mount(), EACH, &plain, &what);
+    ranks::must_equal(&import(), &plain, &format!("warm on {nodes} nodes"));
     let warm = origin.counts().unwrap();
     assert_eq!(
         warm.total(),
