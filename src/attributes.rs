@@ -2,15 +2,20 @@
 //! origin, with nothing left out, so that `stat`, `fstat` and `statx` can all be answered.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
+
 /// A point in time as file systems record it.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Timestamp {
     /// Seconds since the epoch; negative before it.
     pub seconds: i64,
     /// Nanoseconds within the second, 0 to 999,999,999.
     pub nanoseconds: u32,
     /// Always zero; keeps the layout free of padding.
+    #[serde(skip)]
     pub reserved: u32,
 }
 
@@ -18,7 +23,7 @@ pub struct Timestamp {
 ///
 /// Field for field what `statx(2)` gives; `mode` holds the file type in its upper bits.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Attributes {
     /// Device number of the file system, as `st_dev`.
     pub device: u64,
@@ -57,6 +62,7 @@ pub struct Attributes {
     /// Which fields `statx` filled, as `stx_mask`.
     pub statx_mask: u32,
     /// Always zero; keeps the layout free of padding.
+    #[serde(skip)]
     pub reserved: u32,
 }
 

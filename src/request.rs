@@ -47,6 +47,11 @@ pub enum Operation {
     Status = 17,
     /// End, and leave nothing behind.
     Stop = 18,
+    /// Say how all nodes of the job are, in JSON. The path is `now SECONDS`, or `ready SECONDS` to
+    /// wait until every node has said that it is ready.
+    Survey = 20,
+    /// End the helpers of all nodes; the reply's body is JSON.
+    StopAll = 21,
     /// Stay as long as this connection is open (a helper that `copper run` started ends when the
     /// last such connection closes).
     Attach = 19,
@@ -58,6 +63,7 @@ impl Operation {
         use Operation::*;
         [
             Resolve, Listing, Content, Closure, Changed, Writing, Refresh, Status, Stop, Attach,
+            Survey, StopAll,
         ]
         .into_iter()
         .find(|operation| *operation as u16 == number)

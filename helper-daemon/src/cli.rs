@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use crate::size;
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -33,15 +34,19 @@ pub(crate) enum Command {
     /// the last of them. The exit status is the command's (128 + n if signal n ended it, 127 if it
     /// was not found, 126 if it could not be run, 125 if Copper could not be set up).
     Run(Run),
-    /// Start a helper that stays until `copper stop`.
-    Start(Service),
-    /// Stop the helper; nothing is left behind.
+    /// Start a helper that stays until `copper stop`; with --hosts one on every node of a job, which
+    /// read each file from the origin once for all of them.
+    Start(Start),
+    /// Stop the helper, and all helpers of its job; nothing is left behind.
     Stop,
     /// Say what is cached, how much was asked and how much came from the origin.
     Status {
         /// For programs.
         #[arg(long)]
         json: bool,
+        /// Of all helpers of the job: which are ready, which are missing, what went wrong.
+        #[arg(long)]
+        all: bool,
     },
     /// Print the exports that let a shell's commands use the helper: eval "$(copper env)".
     Env {
@@ -57,6 +62,117 @@ pub(crate) enum Command {
     /// The helper itself, in the foreground of its own session.
     #[command(hide = true)]
     Helper(Helper),
+    /// Start this node's helper of the job that standard input describes, for `copper start`.
+    #[command(hide = true)]
+    Join(Member),
+    /// End this node's helper of the job that standard input describes, for `copper start`.
+    #[command(hide = true)]
+    Leave(Member),
+}
+
+/// `copper join` and `copper leave`.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Member {
+    /// The node's place in the job's list of hosts, from 0.
+    #[arg(long)]
+    pub(crate) rank: u32,
+}
+
+/// `copper start`.
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    /// How the helper, or each of them, is to be.
+    #[command(flatten)]
+    pub(crate) service: Service,
+    /// On which nodes, and how they are joined.
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+}
+
+/// The nodes of a job and how their helpers are started and joined.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "On several nodes")]
+#[command(group = ArgGroup::new("nodes"))]
+pub(crate) struct Cluster {
+    /// Start one helper on each of these nodes, e.g. node1,node2 or node[01-16]. This node must be
+    /// one of them.
+    #[arg(long, value_name = "LIST", group = "nodes")]
+    pub(crate) hosts: Option<String>,
+    /// The same, with the nodes' names in a file, one per line ("node1 slots=4" and repeated names
+    /// are understood).
+    #[arg(long, value_name = "FILE", group = "nodes")]
+    pub(crate) hostfile: Option<PathBuf>,
+    /// The same, on all nodes of this batch job, as its environment lists them (PBS_NODEFILE,
+    /// SLURM_JOB_NODELIST, LSB_DJOB_HOSTFILE, COBALT_NODEFILE, PE_HOSTFILE).
+    #[arg(long, group = "nodes")]
+    pub(crate) allocation: bool,
+    /// How commands are started on the other nodes: with ssh, or with nsenter where the nodes are
+    /// network namespaces of this machine (auto: whichever of the two it is).
+    #[arg(
+        long,
+        value_name = "LAUNCHER",
+        requires = "nodes",
+        conflicts_with = "launch"
+    )]
+    pub(crate) launcher: Option<LauncherName>,
+    /// How commands are started on the other nodes, e.g. "ssh -p 2222 {host} {command}".
+    ///
+    /// The template is split into words as a shell would (quotes and backslashes are understood,
+    /// nothing else). {host} and {rank} become the node's name and its place in the list. {command}
+    /// as a word of its own becomes several words, of letters, digits and - . / _ alone, so that it
+    /// does not matter whether the tool runs them (nsenter, env) or has a remote shell read them
+    /// (ssh); in quotes, as in "ssh {host} 'module load x; exec {command}'", it becomes text that a
+    /// shell understands. The tool must pass its standard input on to the command, and the
+    /// command's standard output back.
+    #[arg(long, value_name = "TEMPLATE", requires = "nodes")]
+    pub(crate) launch: Option<String>,
+    /// Number of trees, each with a root of its own [default: a tree for every 8 nodes, at most 8].
+    #[arg(long, value_name = "NUMBER", requires = "nodes",
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) trees: Option<u16>,
+    /// How many children an interior node of a tree has [default: 8].
+    #[arg(long, value_name = "NUMBER", requires = "nodes",
+          value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) fan_out: Option<u32>,
+    /// The libfabric provider [default: the fastest that all nodes have].
+    #[arg(long, value_name = "NAME", requires = "nodes")]
+    pub(crate) provider: Option<String>,
+    /// Use this network interface (may be given several times: long files are spread over them).
+    #[arg(long = "interface", value_name = "NAME", requires = "nodes")]
+    pub(crate) interfaces: Vec<String>,
+    /// How files travel from node to node: read from the other's memory, or sent in messages
+    /// [default: rma].
+    #[arg(long, value_name = "HOW", requires = "nodes")]
+    pub(crate) transfer: Option<TransferName>,
+    /// TCP port on which the helpers meet [default: a random one, another where that is taken].
+    #[arg(long, value_name = "PORT", requires = "nodes",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// How long all helpers together may take to be ready [default: 60].
+    #[arg(long, value_name = "SECONDS", requires = "nodes",
+          value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) start_timeout: Option<u32>,
+}
+
+/// A way to start a command on another node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LauncherName {
+    /// Local where all nodes are network namespaces of this machine, else ssh.
+    #[default]
+    Auto,
+    /// ssh, without questions.
+    Ssh,
+    /// nsenter into the network namespace that has the node's name.
+    Local,
+}
+
+/// How files travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TransferName {
+    /// By remote reads.
+    Rma,
+    /// In messages.
+    Rpc,
 }
 
 /// `copper run`.
@@ -71,7 +187,8 @@ pub(crate) struct Run {
 }
 
 /// How a helper is to be.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Service {
     /// Serve the files below this directory under their own paths (may be given several times).
     #[arg(long = "cover", value_name = "DIR")]
@@ -109,6 +226,9 @@ pub(crate) struct Helper {
     /// Descriptor of the socket on which the starter waits for the helper to be ready.
     #[arg(long, value_name = "FD")]
     pub(crate) starter: Option<i32>,
+    /// The helper's place in the job that the runtime directory holds; alone where there is none.
+    #[arg(long)]
+    pub(crate) rank: Option<u32>,
     /// End when the last attached client, the starter among them, has gone.
     #[arg(long)]
     pub(crate) while_attached: bool,

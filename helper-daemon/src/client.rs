@@ -64,6 +64,16 @@ impl From<Connection> for OwnedFd {
 impl Connection {
     /// Asks one question; returns the body of the answer, or `None` where the helper was ending.
     pub(crate) fn ask(&self, operation: Operation, path: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.ask_while(operation, path, &|| Ok(()))
+    }
+
+    /// The same; `go_on` is called at each sign of life and ends the waiting with its error.
+    pub(crate) fn ask_while(
+        &self,
+        operation: Operation,
+        path: &[u8],
+        go_on: &dyn Fn() -> Result<()>,
+    ) -> Result<Option<Vec<u8>>> {
         let header = RequestHeader {
             operation,
             path_length: u32::try_from(path.len())?,
@@ -87,7 +97,7 @@ impl Connection {
             let mut body = vec![0; reply.body_length as usize];
             (&self.socket).read_exact(&mut body)?;
             match reply.outcome {
-                Outcome::Working => {}
+                Outcome::Working => go_on()?,
                 Outcome::Refused => bail!("the helper refused: {}", String::from_utf8_lossy(&body)),
                 Outcome::Known | Outcome::PassThrough => return Ok(Some(body)),
             }

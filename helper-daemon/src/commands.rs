@@ -1,12 +1,16 @@
 //! `copper start`, `stop`, `status`, `env` and `refresh`.
 #![forbid(unsafe_code)]
 
+pub(crate) mod survey;
+
 use crate::cli::Service;
 use crate::client::connect;
 use crate::environment;
 use crate::helper::covered_prefixes;
+use crate::job::Job;
 use crate::launch::{self, Launch};
 use crate::runtime::Runtime;
+use crate::start;
 use crate::status::Status;
 use anyhow::{Context, Result, bail};
 use copper_core::request::Operation;
@@ -16,7 +20,13 @@ use std::path::Path;
 
 const NO_HELPER: &str = "no helper of yours is running for this job; start one with: copper start";
 
-fn print(text: &[u8]) -> Result<()> {
+const NONE_TO_STOP: &[u8] = b"no helper of yours is running for this job\n";
+
+/// How long `copper status --all` waits for the other nodes, in seconds.
+const SURVEY_TIME: u32 = 5;
+
+/// Prints on standard output.
+pub(crate) fn print(text: &[u8]) -> Result<()> {
     std::io::stdout().write_all(text).context("cannot print")
 }
 
@@ -33,7 +43,15 @@ pub(crate) fn ask_status(runtime: &Runtime) -> Result<Option<(Status, Vec<u8>)>>
     Ok(Some((status, body)))
 }
 
-/// `copper start`.
+/// The status of this node's helper, if there is one.
+pub(crate) fn ask_own_status() -> Result<Option<(Status, Vec<u8>)>> {
+    match Runtime::find()? {
+        None => Ok(None),
+        Some(runtime) => ask_status(&runtime),
+    }
+}
+
+/// `copper start` on this node alone.
 pub(crate) fn start(launch: &Launch<'_>) -> Result<()> {
     let wanted = covered_prefixes(&launch.service.cover)?;
     let runtime = Runtime::make()?;
@@ -54,7 +72,11 @@ pub(crate) fn start(launch: &Launch<'_>) -> Result<()> {
 }
 
 /// A helper that is there already must be what was asked for.
-fn refuse_other_wishes(status: &Status, service: &Service, wanted: &[Vec<u8>]) -> Result<()> {
+pub(crate) fn refuse_other_wishes(
+    status: &Status,
+    service: &Service,
+    wanted: &[Vec<u8>],
+) -> Result<()> {
     let missing: Vec<_> = wanted
         .iter()
         .map(|prefix| String::from_utf8_lossy(prefix))
@@ -91,14 +113,21 @@ fn describe(status: &Status, fresh: bool) -> String {
         "was running already"
     };
     format!(
-        "copper's helper {state} (pid {})\n\
-         view      {} (every absolute path appears below it)\n\
+        "copper's helper {state} (pid {})\n{}",
+        status.pid,
+        how_to_use(status, "copper status")
+    )
+}
+
+/// What a user does next.
+pub(crate) fn how_to_use(status: &Status, to_see: &str) -> String {
+    format!(
+        "view      {} (every absolute path appears below it)\n\
          covered   {}\n\
          to use it in this shell:   eval \"$(copper env)\"\n\
          for one command:           LD_PRELOAD=$(copper env --lib) command\n\
-         to see what it does:       copper status\n\
+         to see what it does:       {to_see}\n\
          to end it:                 copper stop\n",
-        status.pid,
         status.view,
         describe_covered(status)
     )
@@ -110,17 +139,43 @@ fn running() -> Result<Runtime> {
 
 /// `copper stop`.
 pub(crate) fn stop() -> Result<()> {
-    let stopped = match Runtime::find()? {
+    let Some(runtime) = Runtime::find()? else {
+        return print(NONE_TO_STOP);
+    };
+    match Job::read(&runtime)? {
+        Some(job) => stop_job(&runtime, &job),
+        None => stop_one(&runtime),
+    }
+}
+
+fn stop_one(runtime: &Runtime) -> Result<()> {
+    let stopped = match connect(runtime)? {
         None => None,
-        Some(runtime) => match connect(&runtime)? {
-            None => None,
-            Some(connection) => connection.ask(Operation::Stop, b"")?,
-        },
+        Some(connection) => connection.ask(Operation::Stop, b"")?,
     };
     match stopped {
         Some(_) => Ok(()),
-        None => print(b"no helper of yours is running for this job\n"),
+        None => print(NONE_TO_STOP),
     }
+}
+
+/// Ends all helpers of the job, and says which could not be reached.
+fn stop_job(runtime: &Runtime, job: &Job) -> Result<()> {
+    let Some(stopped) = survey::stop_all(runtime)? else {
+        bail!(
+            "this node's helper is gone, so it cannot stop the others; run copper stop on another \
+             of the job's nodes: {}",
+            start::shorten(&job.hosts)
+        );
+    };
+    let mut text = format!("stopped {} of {} helpers\n", stopped.ended, stopped.nodes);
+    if !stopped.lost.is_empty() {
+        text += &format!(
+            "lost      {} (if a node is up, run there: copper stop)\n",
+            survey::names(job, &stopped.lost).join(", ")
+        );
+    }
+    print(text.as_bytes())
 }
 
 /// `copper status`.
@@ -131,6 +186,25 @@ pub(crate) fn status(json: bool) -> Result<()> {
     } else {
         print(status.describe().as_bytes())
     }
+}
+
+/// `copper status --all`.
+pub(crate) fn status_of_all(json: bool) -> Result<()> {
+    let runtime = running()?;
+    let job = Job::read(&runtime)?.context(
+        "the helper of this node is not one of several; see copper status, or start several with: \
+         copper start --hosts",
+    )?;
+    let body = survey::ask_now(&runtime, SURVEY_TIME)?;
+    let survey = survey::parse(&body)?;
+    if !json {
+        return print(survey.describe(&job).as_bytes());
+    }
+    let mut value: serde_json::Value = serde_json::from_slice(&body)?;
+    value["missing_hosts"] = survey::names(&job, &survey.missing).into();
+    value["trees"] = job.trees.into();
+    value["fan_out"] = job.fan_out.into();
+    print(format!("{value}\n").as_bytes())
 }
 
 /// `copper env`.

@@ -2,7 +2,9 @@
 
 use crate::cli;
 use crate::engine::{Engine, Policy};
+use crate::job::Job;
 use crate::origin::work::Origin;
+use crate::peers::Peers;
 use crate::runtime::{Note, Runtime, own_uid};
 use crate::server::{End, Report, Server};
 use crate::shared_memory::{AlarmPage, CatalogMemory};
@@ -154,7 +156,11 @@ impl Started {
     fn new(arguments: &cli::Helper, runtime: &Runtime) -> Result<Started> {
         let signals = crate::signals::block_for_helper()?;
         prepare_process();
+        // Clearing up what a dead helper left takes the description along.
+        let job = arguments.rank.map(|rank| (Job::read(runtime), rank));
         clean_leftovers(runtime)?;
+        let peers = job.map(|(job, rank)| join_job(job?, rank, runtime));
+        let peers = peers.transpose()?;
         let service = &arguments.service;
         let covered = covered_prefixes(&service.cover)?;
         let view_directory = view::directory(service.view.as_deref())?;
@@ -186,7 +192,7 @@ impl Started {
             };
             let writer = Writer::create(memory, &identity)?;
             let origin = Origin::new(service.threads.into()).context("cannot make an eventfd")?;
-            let engine = Engine::new(writer, store, origin, policy)?;
+            let engine = Engine::new(writer, store, origin, policy, peers)?;
             let listener = listen(runtime)?;
             Ok((engine, catalog, alarm, listener))
         };
@@ -238,8 +244,8 @@ impl Started {
         remove_store(&self.store);
         drop(self.view);
         runtime.remove();
-        if let Ok(End::Asked(token)) = end {
-            server.answer(token, Outcome::Known, b"");
+        if let Ok(End::Asked(token, body)) = &end {
+            server.answer(*token, Outcome::Known, body);
         }
         end.map(|_| ())
     }
@@ -256,6 +262,25 @@ fn remove_store(root: &Path) {
         }
     }
     tracing::warn!(store = %root.display(), "the store was not removed");
+}
+
+/// Opens the fabric and begins to meet the other helpers.
+fn join_job(job: Option<Job>, rank: u32, runtime: &Runtime) -> Result<Peers> {
+    let job = job.with_context(|| {
+        format!(
+            "there is no description of the job in {}",
+            runtime.directory().display()
+        )
+    })?;
+    job.write(runtime)?;
+    let peers = Peers::open(&job, rank)?;
+    tracing::info!(
+        rank,
+        nodes = job.hosts.len(),
+        provider = peers.provider(),
+        "in the job"
+    );
+    Ok(peers)
 }
 
 fn listen(runtime: &Runtime) -> Result<UnixListener> {

@@ -7,6 +7,7 @@ use crate::runtime::Runtime;
 use anyhow::{Context, Result, bail};
 use copper_core::location::{DISABLE_VARIABLE, RUNTIME_VARIABLE};
 use copper_core::request::Operation;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,7 +17,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// How long a helper may take to serve.
+/// How long a helper that serves its node alone may take to serve.
 const START_TIME: Duration = Duration::from_secs(20);
 
 /// How a helper is started.
@@ -30,6 +31,19 @@ pub(crate) struct Launch<'a> {
     pub(crate) log_level: &'a str,
     /// Whether it ends with the last attached client.
     pub(crate) while_attached: bool,
+    /// What it is in its job, where there is one.
+    pub(crate) membership: Option<Membership<'a>>,
+}
+
+/// What one helper of several must know beside the job's file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Membership<'a> {
+    /// Its place in the job's list of hosts.
+    pub(crate) rank: u32,
+    /// Variables that it gets beside its starter's.
+    pub(crate) environment: &'a BTreeMap<String, String>,
+    /// How long it may take to serve.
+    pub(crate) patience: Duration,
 }
 
 /// Attaches to the helper, after starting one if there is none. A helper that was started by a
@@ -55,10 +69,15 @@ fn join(runtime: &Runtime) -> Result<Option<OwnedFd>> {
 
 /// Starts a helper; the caller holds the starting lock and knows that none answers.
 pub(crate) fn start(runtime: &Runtime, launch: &Launch<'_>) -> Result<UnixStream> {
+    if launch.membership.is_none() {
+        // Of a helper that died.
+        runtime.remove_job();
+    }
     let (ours, theirs) = UnixStream::pair().context("cannot make a socket")?;
     let mut child = spawn(runtime, launch, &theirs)?;
     drop(theirs);
-    ours.set_read_timeout(Some(START_TIME))?;
+    let patience = launch.membership.map_or(START_TIME, |of| of.patience);
+    ours.set_read_timeout(Some(patience))?;
     let mut said = Vec::new();
     let mut part = [0; 4096];
     loop {
@@ -106,6 +125,11 @@ fn spawn(runtime: &Runtime, launch: &Launch<'_>, starter: &UnixStream) -> Result
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
+    if let Some(membership) = launch.membership {
+        command
+            .args(["--rank", &membership.rank.to_string()])
+            .envs(membership.environment);
+    }
     if launch.while_attached {
         command.arg("--while-attached");
     }

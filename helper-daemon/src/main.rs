@@ -6,15 +6,20 @@ mod commands;
 mod elf;
 mod engine;
 mod environment;
+mod fabric;
 mod helper;
+mod job;
 mod launch;
+mod meeting;
 mod origin;
+mod peers;
 mod run;
 mod runtime;
 mod server;
 mod shared_memory;
 mod signals;
 mod size;
+mod start;
 mod status;
 mod store;
 mod view;
@@ -53,14 +58,24 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         log: cli.log.as_deref(),
         log_level: &cli.log_level,
         while_attached,
+        membership: None,
     };
     match &cli.command {
         Command::Run(arguments) => {
             return run::run(arguments, &launch(&arguments.service, true));
         }
-        Command::Start(service) => commands::start(&launch(service, false))?,
+        Command::Start(arguments) => {
+            let launch = launch(&arguments.service, false);
+            match start::hosts::listed(&arguments.cluster)? {
+                None => commands::start(&launch)?,
+                Some(hosts) => start::start(&arguments.cluster, hosts, &launch)?,
+            }
+        }
         Command::Stop => commands::stop()?,
-        Command::Status { json } => commands::status(*json)?,
+        Command::Status { json, all: false } => commands::status(*json)?,
+        Command::Status { json, all: true } => commands::status_of_all(*json)?,
+        Command::Join(member) => return start::join::join_from_input(member.rank),
+        Command::Leave(member) => return start::join::leave_from_input(member.rank),
         Command::Env { lib } => commands::env(*lib)?,
         Command::Refresh { path } => commands::refresh(path.as_deref())?,
         Command::Helper(arguments) => helper::run(arguments)?,

@@ -6,14 +6,16 @@
 //! | `lock` | locked by the helper as long as it lives |
 //! | `socket` | where the helper listens |
 //! | `catalog`, `alarm` | links to the helper's sealed memory, made last |
+//! | `job` | the job this helper is one of, with its key (mode 0600) |
 //! | `store`, `view` | texts that name what a dead helper left to be cleaned up |
 #![forbid(unsafe_code)]
 
+use crate::job::JOB_FILE;
 use anyhow::{Context, Result, bail, ensure};
 use copper_core::{location, request};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
@@ -36,24 +38,24 @@ pub(crate) fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-fn job() -> Option<Vec<u8>> {
-    location::JOB_VARIABLES
-        .iter()
-        .filter_map(std::env::var_os)
-        .map(OsStringExt::into_vec)
-        .find(|job| !job.is_empty())
+/// The value of a variable, if it is set and not empty.
+pub(crate) fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// The name that tells this user's and job's things from others': `copper-UID[-JOB]`.
 pub(crate) fn own_name() -> PathBuf {
+    let job = location::JOB_VARIABLES.into_iter().find_map(variable);
     let mut room = [0; location::RUNTIME_MAX];
-    let length = location::runtime_directory(own_uid(), job().as_deref(), &mut room);
+    let job = job.map(OsStringExt::into_vec);
+    let length = location::runtime_directory(own_uid(), job.as_deref(), &mut room);
     let path = Path::new(OsStr::from_bytes(&room[..length]));
     PathBuf::from(path.file_name().unwrap_or(path.as_os_str()))
 }
 
-fn default_directory() -> PathBuf {
-    match std::env::var_os(location::RUNTIME_VARIABLE).filter(|named| !named.is_empty()) {
+/// Where this user's and job's runtime directory is, or will be.
+pub(crate) fn default_directory() -> PathBuf {
+    match variable(location::RUNTIME_VARIABLE) {
         Some(named) => PathBuf::from(named),
         None => Path::new("/tmp").join(own_name()),
     }
@@ -96,7 +98,11 @@ pub(crate) fn check_private(directory: &Path) -> Result<()> {
 impl Runtime {
     /// The runtime directory of this user and job, made if it is missing.
     pub(crate) fn make() -> Result<Runtime> {
-        let directory = default_directory();
+        Runtime::make_at(default_directory())
+    }
+
+    /// The runtime directory `directory`, made if it is missing.
+    pub(crate) fn make_at(directory: PathBuf) -> Result<Runtime> {
         ensure!(
             directory.is_absolute(),
             "{} must be an absolute path, not '{}'",
@@ -130,7 +136,11 @@ impl Runtime {
 
     /// The runtime directory, if there is one; an error where it must not be trusted.
     pub(crate) fn find() -> Result<Option<Runtime>> {
-        let directory = default_directory();
+        Runtime::find_at(default_directory())
+    }
+
+    /// The runtime directory `directory`, if it is there; an error where it must not be trusted.
+    pub(crate) fn find_at(directory: PathBuf) -> Result<Option<Runtime>> {
         match fs::symlink_metadata(&directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             _ => {
@@ -164,7 +174,7 @@ impl Runtime {
     /// result lives.
     pub(crate) fn lock_starting(&self) -> Result<OwnedFd> {
         loop {
-            let _ = Runtime::make()?;
+            let _ = Runtime::make_at(self.directory.clone())?;
             let lock = match self.open_lock(STARTING) {
                 Err(error) if is_not_found(&error) => continue,
                 opened => opened?,
@@ -232,7 +242,15 @@ impl Runtime {
         }
     }
 
-    /// Removes all that a helper made here, but for the locks.
+    /// Removes the job that a helper was one of, or was to be.
+    pub(crate) fn remove_job(&self) {
+        for name in [JOB_FILE, "job.new"] {
+            let _ = fs::remove_file(self.file(name));
+        }
+    }
+
+    /// Removes all that a helper made here, but for the locks, and for the job: a starter may have
+    /// written that for the next helper.
     pub(crate) fn clear(&self) {
         self.unlink_memory();
         for name in [
@@ -242,6 +260,7 @@ impl Runtime {
             "catalog.new",
             "alarm.new",
             "socket.new",
+            "job.new",
         ] {
             let _ = fs::remove_file(self.file(name));
         }
@@ -259,6 +278,7 @@ impl Runtime {
 
     /// The same, for whoever holds the starting lock and knows that there is no helper.
     pub(crate) fn remove_as_starter(&self) {
+        self.remove_job();
         let _ = fs::remove_file(self.file("lock"));
         let _ = fs::remove_file(self.file(STARTING));
         let _ = fs::remove_dir(&self.directory);

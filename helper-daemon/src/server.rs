@@ -30,15 +30,18 @@ const SIGNALS: u64 = 1;
 const ORIGIN: u64 = 2;
 const STARTER: u64 = 3;
 const CLOSED: u64 = 4;
+const PEERS: u64 = 5;
 const FIRST_CLIENT: u64 = 16;
 
 /// Why the helper ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// A signal.
     Signal,
-    /// `copper stop`.
-    Asked(Token),
+    /// `copper stop`, with what became of the other helpers.
+    Asked(Token, Vec<u8>),
+    /// Another helper of the job.
+    Job,
     /// The last attached client has gone.
     Alone,
 }
@@ -65,6 +68,8 @@ pub(crate) struct Server<'a> {
     starter: Option<OwnedFd>,
     uid: u32,
     end: Option<End>,
+    /// Who asked for the end of the job.
+    ender: Option<Token>,
 }
 
 impl<'a> Server<'a> {
@@ -88,6 +93,9 @@ impl<'a> Server<'a> {
         watch(&signals, SIGNALS)?;
         watch(&engine.origin().waker(), ORIGIN)?;
         watch(&engine.notifier(), CLOSED)?;
+        for descriptor in engine.traffic_descriptors() {
+            watch(&descriptor, PEERS)?;
+        }
         if let Some(starter) = &starter {
             watch(starter, STARTER)?;
         }
@@ -106,6 +114,7 @@ impl<'a> Server<'a> {
             starter,
             uid: crate::runtime::own_uid(),
             end: None,
+            ender: None,
         })
     }
 
@@ -114,6 +123,12 @@ impl<'a> Server<'a> {
         let mut events = Vec::with_capacity(256);
         loop {
             events.clear();
+            self.engine.take_traffic();
+            self.send_replies();
+            self.heed_end_of_job();
+            if let Some(end) = self.end.take() {
+                return Ok(end);
+            }
             let timeout = self.timeout();
             match epoll::wait(
                 &self.epoll,
@@ -133,9 +148,16 @@ impl<'a> Server<'a> {
             self.send_replies();
             self.heed_deadlines();
             self.listen_again();
-            if let Some(end) = self.end {
-                return Ok(end);
-            }
+        }
+    }
+
+    /// Ends when the job is ended and nobody else waits for this helper.
+    fn heed_end_of_job(&mut self) {
+        if let Some(body) = self.engine.job_ended() {
+            self.end = Some(match self.ender {
+                Some(token) => End::Asked(token, body),
+                None => End::Job,
+            });
         }
     }
 
@@ -144,9 +166,13 @@ impl<'a> Server<'a> {
         self.engine.stop();
     }
 
-    fn timeout(&self) -> Option<Timespec> {
+    fn timeout(&mut self) -> Option<Timespec> {
+        if !self.engine.may_wait() {
+            return Some(Timespec::default());
+        }
         let client = self.deadlines.first().map(|(first, _)| *first);
-        let first = [client, self.engine.next_timeout()]
+        let tree = self.engine.next_timeout();
+        let first = [client, tree, self.engine.next_traffic()]
             .into_iter()
             .flatten()
             .min()?;
@@ -161,7 +187,7 @@ impl<'a> Server<'a> {
         match token {
             LISTENER => self.accept(),
             SIGNALS => self.end = Some(End::Signal),
-            ORIGIN => {}
+            ORIGIN | PEERS => {}
             CLOSED => self.engine.take_closed(),
             STARTER => self.starter_gone(),
             token => self.serve_client(token),
@@ -254,7 +280,14 @@ impl<'a> Server<'a> {
                 let status = self.report.status(self.engine);
                 self.answer(token, Outcome::Known, status.as_bytes());
             }
-            Operation::Stop => self.end = Some(End::Asked(token)),
+            Operation::StopAll if self.engine.is_in_job() => {
+                self.set_deadline(token, Some(now + SIGN_OF_LIFE));
+                self.ender = Some(token);
+                self.engine.end_all();
+            }
+            Operation::Stop | Operation::StopAll => {
+                self.end = Some(End::Asked(token, Vec::new()));
+            }
             operation => {
                 let (first, second) = client.take_paths();
                 self.set_deadline(token, Some(now + SIGN_OF_LIFE));
@@ -265,7 +298,7 @@ impl<'a> Server<'a> {
 
     fn send_replies(&mut self) {
         for reply in self.engine.take_replies() {
-            self.answer(reply.token, reply.outcome, b"");
+            self.answer(reply.token, reply.outcome, &reply.body);
         }
     }
 

@@ -32,6 +32,32 @@ pub(crate) struct Status {
     pub(crate) evictions: u64,
     /// Age of the helper.
     pub(crate) uptime_seconds: u64,
+    /// The other helpers, where the job has several nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) peers: Option<PeersStatus>,
+}
+
+/// How the helper and the others of its job get on.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct PeersStatus {
+    /// This helper's rank.
+    pub(crate) rank: u32,
+    /// Nodes of the job.
+    pub(crate) nodes: u32,
+    /// The libfabric provider, and the interfaces in use.
+    pub(crate) provider: String,
+    /// Helpers that this one is connected with.
+    pub(crate) connected: u64,
+    /// Messages from them.
+    pub(crate) messages_received: u64,
+    /// Messages to them.
+    pub(crate) messages_sent: u64,
+    /// Messages that could not leave in time.
+    pub(crate) messages_expired: u64,
+    /// Frames that were not believed.
+    pub(crate) frames_rejected: u64,
+    /// Bytes of files fetched from them.
+    pub(crate) bytes_fetched: u64,
 }
 
 /// What is cached.
@@ -144,12 +170,32 @@ impl Status {
                 self.origin.readlinks,
                 show(self.origin.bytes_read)
             ),
+            self.describe_peers(),
             format!("store     {}", self.store),
             format!("runtime   {}", self.runtime_dir),
         ];
-        for line in lines {
+        for line in lines.iter().filter(|line| !line.is_empty()) {
             let _ = writeln!(text, "{line}");
         }
         text
+    }
+
+    fn describe_peers(&self) -> String {
+        let Some(peers) = &self.peers else {
+            return String::new();
+        };
+        format!(
+            "peers     rank {} of {}, {} connected over {}; {} messages in, {} out, {} lost, \
+             {} frames refused, {} fetched",
+            peers.rank,
+            peers.nodes,
+            peers.connected,
+            peers.provider,
+            peers.messages_received,
+            peers.messages_sent,
+            peers.messages_expired,
+            peers.frames_rejected,
+            show(peers.bytes_fetched)
+        )
     }
 }

@@ -294,6 +294,12 @@ impl Store {
         self.by_path.get(path).copied()
     }
 
+    /// The stored file named `path`: its inode, and its attributes on the origin.
+    pub(crate) fn stored(&self, path: &[u8]) -> Option<(u64, &Attributes)> {
+        let inode = self.inode_of(path)?;
+        Some((inode, &self.files.get(&inode)?.attributes))
+    }
+
     /// The stored file `inode`, open for reading.
     pub(crate) fn open(&self, inode: u64) -> io::Result<fs::File> {
         fs::File::open(self.file_of(inode))

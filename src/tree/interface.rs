@@ -235,6 +235,9 @@ pub enum Action {
     /// A body that was never completed is given up: remove what was stored aside. Its reads and
     /// transfers under way may still report; they are then ignored.
     Discard(Arc<Record>),
+    /// This is no longer true: whatever the caller derived from records that it touches (the names
+    /// of a directory, what lies below it) goes as well. A [`Action::Forget`] follows for each record.
+    Drop(Change),
     /// The record was invalidated: take it out of the catalog and the store.
     Forget(Arc<Record>),
     /// All nodes, or all but the missing, have done what was asked.

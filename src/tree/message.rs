@@ -1,8 +1,9 @@
 //! What helpers say to each other, and how it is written on the wire.
 //!
 //! A message is one version byte, the message in postcard's encoding (serde), and after it the
-//! *attachment*, bytes that belong to the driver: an inline body after an answer that says so, the
-//! description of a registered memory region after a grant, nothing after any other.
+//! *attachment*, bytes that belong to the driver: an inline body after an answer that says so (with a
+//! head of the driver's before a file's bytes), the description of a registered memory region after a
+//! grant, nothing after any other.
 //!
 //! [`Message::decode`] believes nothing: it bounds the length before it reads, checks paths, counts
 //! and the attachment's length, and allocates no more than the input is long.
@@ -18,7 +19,7 @@ use super::object::{Kind, MAX_PATH, Object, Outcome, Record, check_path};
 use super::topology::Rank;
 
 /// The version of the encoding; a peer of another version is not understood.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 
 /// The longest encoded message in bytes, without its attachment.
 pub const MAX_MESSAGE: usize = 64 << 10;
@@ -27,7 +28,10 @@ pub const MAX_MESSAGE: usize = 64 << 10;
 pub const MAX_ATTACHMENT: usize = 1 << 20;
 
 /// The longest attachment of a grant.
-pub const MAX_DESCRIPTOR: usize = 256;
+pub const MAX_DESCRIPTOR: usize = 1024;
+
+/// The most bytes that the driver may put before a file's bytes in an answer (its attributes).
+pub const MAX_HEAD: usize = 512;
 
 /// The most paths in one change.
 pub const MAX_CHANGED_PATHS: usize = 256;
@@ -338,6 +342,8 @@ impl core::error::Error for DecodeError {}
 
 impl Message {
     /// The record whose body must be attached when this is sent, and is attached when it arrives.
+    /// Up to [`MAX_HEAD`] bytes of the driver's may precede a file's bytes, and stand alone where
+    /// the file is empty.
     pub fn body(&self) -> Option<&Arc<Record>> {
         match self {
             Self::Answer {
@@ -385,10 +391,18 @@ impl Message {
     fn accepts(&self, attachment: usize) -> bool {
         match self {
             Self::Answer {
-                record,
-                delivery: Delivery::Inline,
-                ..
-            } => record.length() == attachment as u64,
+                record, delivery, ..
+            } => {
+                let body = match delivery {
+                    Delivery::Inline => record.length(),
+                    Delivery::Bare | Delivery::Chunked => 0,
+                };
+                let has_head = *delivery != Delivery::Chunked
+                    && record.is_present()
+                    && record.object.kind() == Kind::Content;
+                let head = if has_head { MAX_HEAD as u64 } else { 0 };
+                (body..=body + head).contains(&(attachment as u64))
+            }
             Self::Grant { .. } => attachment <= MAX_DESCRIPTOR,
             _ => attachment == 0,
         }

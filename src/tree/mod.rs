@@ -84,7 +84,7 @@ pub use interface::{
 };
 pub use message::{
     Change, DecodeError, Delivery, Epoch, MAX_ATTACHMENT, MAX_CHANGED_BYTES, MAX_CHANGED_PATHS,
-    MAX_DESCRIPTOR, MAX_MESSAGE, MAX_MISSED, MAX_MISSING, Message, Order, Reason, Report,
+    MAX_DESCRIPTOR, MAX_HEAD, MAX_MESSAGE, MAX_MISSED, MAX_MISSING, Message, Order, Reason, Report,
     WIRE_VERSION, WaveId,
 };
 pub use node::{Load, Node, Plan};

@@ -192,27 +192,32 @@ impl Engine {
         self.publish(path, &Said::Present(Box::new(now), Box::default()))
     }
 
-    /// Gives a finished copy its place in the store, and says so in the catalog.
-    pub(super) fn keep(&mut self, path: &OriginPath, copy: &Copy) -> Result<(), Full> {
-        let known = self
-            .writer
-            .reader()
-            .live(path)
-            .filter(|live| live.attributes().same_version(&copy.attributes))
-            .map(|live| live.offset());
+    /// Gives a finished copy its place in the store, and says so in the catalog; `false` where the
+    /// store will not have it.
+    pub(super) fn keep(&mut self, path: &OriginPath, copy: &Copy) -> Result<bool, Full> {
+        let live = self.writer.reader().live(path);
+        let known = live.map(|live| {
+            let same = live.attributes().same_version(&copy.attributes);
+            (live.offset(), same)
+        });
         let offset = match known {
-            Some(offset) => offset,
-            None => self.found_changed(path, copy.attributes)?,
+            Some((offset, true)) => offset,
+            // Kept for other nodes, before anybody here has asked what it is.
+            None if self.tree.has_others() => {
+                let said = Said::Present(Box::new(copy.attributes), Box::default());
+                self.publish(path, &said)?
+            }
+            Some(_) | None => self.found_changed(path, copy.attributes)?,
         };
         self.drop_content(path);
         if let Err(error) = self.store.keep(path, copy) {
             tracing::warn!(%error, path = %path.escape_ascii(), "not stored");
             let _ = std::fs::remove_file(&copy.file);
             self.writer.set_pass(offset);
-            return Ok(());
+            return Ok(false);
         }
-        let stored = self.writer.set_stored(offset, copy.inode);
+        self.writer.set_stored(offset, copy.inode)?;
         while self.store.is_over_budget() && self.evict_oldest() {}
-        stored
+        Ok(true)
     }
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Engine;
-use crate::origin::snapshot::Listed;
+use crate::origin::snapshot::{Listed, Name};
 use crate::origin::work::join;
 use crate::origin::{OriginPath, Said};
 use crate::view;
@@ -83,12 +83,13 @@ impl Engine {
     pub(super) fn publish_directory(
         &mut self,
         path: &OriginPath,
-        listed: &Listed,
+        attributes: &Attributes,
+        names: &[Name],
         mut said: Vec<(usize, Said)>,
     ) -> Result<(), Full> {
         said.sort_unstable_by_key(|(position, _)| *position);
         for (position, said) in &said {
-            let child: OriginPath = join(path, &listed.names[*position].name).into();
+            let child: OriginPath = join(path, &names[*position].name).into();
             match said {
                 Said::Absent(_) => {}
                 said => {
@@ -101,8 +102,8 @@ impl Engine {
                 .is_ok_and(|at| matches!(said[at].1, Said::Absent(_)))
         };
         let root = &path[..] == b"/";
-        let mut children = Vec::with_capacity(listed.names.len());
-        for (position, name) in listed.names.iter().enumerate() {
+        let mut children = Vec::with_capacity(names.len());
+        for (position, name) in names.iter().enumerate() {
             if vanished(position) || (root && !is_dots(&name.name) && !view::shows(&name.name)) {
                 continue;
             }
@@ -114,12 +115,8 @@ impl Engine {
                 what: written.then_some(What::Pass),
             });
         }
-        self.before_publishing(
-            path,
-            &Said::Present(listed.attributes.clone(), Box::default()),
-        );
-        self.writer
-            .publish_directory(path, &listed.attributes, &children)?;
+        self.before_publishing(path, &Said::Present(Box::new(*attributes), Box::default()));
+        self.writer.publish_directory(path, attributes, &children)?;
         self.complete.insert(path.clone());
         Ok(())
     }

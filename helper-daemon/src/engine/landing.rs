@@ -3,12 +3,12 @@
 
 use super::tree::Body;
 use super::{Engine, Wanted};
-use crate::origin::copy::{Looked, Why};
+use crate::origin::copy::{Looked, Why, version_of};
 use crate::origin::snapshot::NoListing;
 use crate::origin::work::{Extent, Landing};
 use crate::origin::{OriginPath, Said};
 use copper_core::attributes::Attributes;
-use copper_core::tree::{Object, OriginReply, Outcome, Record, RequestId, Version};
+use copper_core::tree::{Object, OriginReply, Outcome, Record, RequestId};
 use rustix::io::Errno;
 
 /// How often an extent for which the store had no room is tried.
@@ -25,8 +25,9 @@ impl Engine {
     fn take(&mut self, landing: Landing) {
         match landing {
             Landing::Entry(id, object, said) => {
-                let reply = entry_reply(&said);
-                self.hand_in_reply(id, reply, Some((object, Body::Entry(said))));
+                let encoded = self.encode_said(&said);
+                let reply = entry_reply(&said, encoded.as_deref());
+                self.hand_in_reply(id, reply, Some((object, Body::Entry(said, encoded))));
             }
             Landing::Listed(id, object, Ok(listed)) => {
                 let wanted = self.unknown_names(object.path(), &listed);
@@ -38,8 +39,10 @@ impl Engine {
             }
             Landing::Directory(id, object, batches, said) => {
                 let listed = batches.listed();
-                let reply = present(&listed.attributes, listed.names.len() as u64);
-                let body = Body::Directory(batches, said);
+                let encoded = self.encode_listing(object.path(), listed, &said);
+                let length = encoded.as_ref().map_or(listed.names.len(), Vec::len);
+                let reply = present(&listed.attributes, length as u64);
+                let body = Body::Directory(batches, said, encoded);
                 self.hand_in_reply(id, reply, Some((object, body)));
             }
             Landing::Looked(id, object, looked) => self.looked(id, object, looked),
@@ -92,7 +95,7 @@ impl Engine {
             Err(Why::Changed) => OriginReply::Changed,
             Err(Why::Origin(error)) => failed(error),
             Err(Why::NoRoom) => {
-                let size = extent.aside.attributes().size;
+                let size = extent.aside.length();
                 if extent.tries < TRIES && self.evict_for(size) {
                     let tries = extent.tries + 1;
                     self.origin.ask_extent(id, Extent { tries, ..extent });
@@ -135,19 +138,9 @@ fn is_gone(errno: i32) -> bool {
 
 fn present(attributes: &Attributes, length: u64) -> OriginReply {
     OriginReply::Known(Outcome::Present {
-        version: version(attributes),
+        version: version_of(attributes),
         length,
     })
-}
-
-/// What tells a file's versions apart, for the tree.
-fn version(attributes: &Attributes) -> Version {
-    Version {
-        inode: attributes.inode,
-        size: attributes.size,
-        modified: (attributes.modified.seconds, attributes.modified.nanoseconds),
-        changed: (attributes.changed.seconds, attributes.changed.nanoseconds),
-    }
 }
 
 fn absent(error: Errno) -> OriginReply {
@@ -173,9 +166,12 @@ fn error_reply(error: Errno) -> OriginReply {
     }
 }
 
-fn entry_reply(said: &Said) -> OriginReply {
+fn entry_reply(said: &Said, encoded: Option<&[u8]>) -> OriginReply {
     match said {
-        Said::Present(attributes, target) => present(attributes, target.len() as u64),
+        Said::Present(attributes, target) => {
+            let length = encoded.map_or(target.len(), <[u8]>::len);
+            present(attributes, length as u64)
+        }
         Said::Absent(errno) => OriginReply::Known(Outcome::Absent {
             errno: i32::from(*errno),
         }),

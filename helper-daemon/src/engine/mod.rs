@@ -22,6 +22,7 @@ mod written;
 use crate::elf::Needs;
 use crate::origin::OriginPath;
 use crate::origin::work::Origin;
+use crate::peers::{self, Peers};
 use crate::store::Store;
 use anyhow::Context;
 use copper_core::catalog::memory::Whole;
@@ -29,7 +30,7 @@ use copper_core::catalog::resolve::Walk;
 use copper_core::catalog::writer::{Full, Writer};
 use copper_core::path;
 use copper_core::request::{Operation, Outcome};
-use copper_core::tree::Object;
+use copper_core::tree::{Object, Topology};
 use scope::Covered;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -89,6 +90,8 @@ pub(crate) struct Reply {
     pub(crate) token: Token,
     /// How it ended.
     pub(crate) outcome: Outcome,
+    /// What is said beside that.
+    pub(crate) body: Vec<u8>,
 }
 
 /// How the engine treats directories.
@@ -114,6 +117,7 @@ pub(crate) struct Engine {
     walk: Box<Walk>,
     tasks: HashMap<Token, Task>,
     tree: Tree,
+    peers: Option<Peers>,
     /// Who waits for what does not come through the tree.
     waiting: HashMap<Wanted, Vec<Token>>,
     /// Paths that were forgotten and that the tree has not been told of.
@@ -134,14 +138,19 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// An engine that knows nothing yet.
+    /// An engine that knows nothing yet, with the other helpers of its job.
     pub(crate) fn new(
         writer: Writer<Whole>,
         store: Store,
         origin: Origin,
         policy: Policy,
+        peers: Option<Peers>,
     ) -> anyhow::Result<Engine> {
         let written = Written::new().context("cannot make an inotify descriptor")?;
+        let tree = match &peers {
+            Some(peers) => Tree::new(peers.topology(), peers.rank(), peers::incarnation())?,
+            None => Tree::new(Topology::fitted(1, 1, 1)?, 0, std::process::id())?,
+        };
         Ok(Engine {
             writer,
             covered: Covered::new(&policy, store.root()),
@@ -150,7 +159,8 @@ impl Engine {
             policy,
             walk: Box::default(),
             tasks: HashMap::new(),
-            tree: Tree::alone()?,
+            tree,
+            peers,
             waiting: HashMap::new(),
             touched: Vec::new(),
             replies: Vec::new(),
@@ -173,7 +183,9 @@ impl Engine {
     pub(crate) fn ask(&mut self, token: Token, operation: Operation, paths: [&[u8]; 2]) {
         self.tally.note(operation);
         let [first, second] = paths.map(|path| self.origin_path(path));
-        let Some(first) = first else {
+        let Some(first) =
+            first.or_else(|| (operation == Operation::Survey).then(|| b"/"[..].into()))
+        else {
             self.reply(token, Outcome::Refused);
             return;
         };
@@ -185,7 +197,11 @@ impl Engine {
             Operation::Changed => Goal::Changed(self.changed(first, second)),
             Operation::Writing => Goal::Changed(self.opened_for_writing(first)),
             Operation::Refresh => Goal::Changed(self.refreshed(first)),
-            Operation::Status | Operation::Stop | Operation::Attach => {
+            Operation::Survey => {
+                self.survey(token, paths[0]);
+                return;
+            }
+            Operation::StopAll | Operation::Status | Operation::Stop | Operation::Attach => {
                 self.reply(token, Outcome::Refused);
                 return;
             }
@@ -211,12 +227,14 @@ impl Engine {
 
     /// Forgets a question whose asker has gone.
     pub(crate) fn cancel(&mut self, token: Token) {
+        self.forget_survey(token);
         self.tasks.remove(&token);
     }
 
     /// Answers a question that takes too long.
     pub(crate) fn give_up(&mut self, token: Token) {
-        if self.tasks.remove(&token).is_some() {
+        let surveying = self.forget_survey(token);
+        if self.tasks.remove(&token).is_some() || surveying {
             self.reply(token, Outcome::PassThrough);
         }
     }
@@ -225,7 +243,12 @@ impl Engine {
         if outcome == Outcome::PassThrough {
             self.tally.asked.passed_through += 1;
         }
-        self.replies.push(Reply { token, outcome });
+        let body = Vec::new();
+        self.replies.push(Reply {
+            token,
+            outcome,
+            body,
+        });
     }
 
     /// The answers that are ready.
@@ -294,9 +317,10 @@ impl Engine {
         }
     }
 
-    /// Lets the catalog say that nobody keeps it any more.
+    /// Lets the catalog say that nobody keeps it any more, and leaves the other helpers.
     pub(crate) fn stop(&mut self) {
         self.writer.stop();
+        self.peers = None;
     }
 
     /// Acts upon changes that could not be told: nothing that was known is believed any more.

@@ -27,7 +27,11 @@ impl Tally {
             Operation::Changed | Operation::Writing | Operation::Refresh => {
                 &mut self.asked.invalidations
             }
-            Operation::Status | Operation::Stop | Operation::Attach => return,
+            Operation::Status
+            | Operation::Stop
+            | Operation::StopAll
+            | Operation::Survey
+            | Operation::Attach => return,
         };
         *counter += 1;
     }
@@ -60,5 +64,6 @@ impl Engine {
             readlinks: counters.readlinks.load(Ordering::Relaxed),
         };
         status.evictions = self.tally.evictions;
+        status.peers = self.peers.as_ref().map(|peers| peers.status());
     }
 }

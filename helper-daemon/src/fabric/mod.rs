@@ -18,6 +18,7 @@ pub(crate) mod channel;
 #[cfg(test)]
 mod conformance;
 pub(crate) mod frame;
+#[cfg(test)]
 pub(crate) mod in_process;
 pub(crate) mod libfabric;
 #[cfg(test)]

@@ -145,6 +145,8 @@ struct Live {
     /// The session's number.
     number: u64,
     incarnation: u32,
+    /// Whether this helper made the connection.
+    outgoing: bool,
     stream: TcpStream,
 }
 
@@ -199,6 +201,7 @@ impl Meeting {
     }
 
     /// Where this helper listens.
+    #[cfg(test)]
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -231,10 +234,12 @@ impl Meeting {
     pub(crate) fn renew(&self, peer: Rank) {
         if let Some(link) = self.shared.lock().links.remove(&peer) {
             link.end();
+            self.shared.bell.notify_all();
         }
     }
 
     /// No longer connects to a peer, and ends the connection if there is one.
+    #[cfg(test)]
     pub(crate) fn forsake(&self, peer: Rank) {
         let mut state = self.shared.lock();
         if let Some(sought) = state.sought.remove(&peer) {
@@ -288,7 +293,19 @@ impl Shared {
 
     /// Waits, but not for one who is not sought any more.
     fn pause(&self, sought: &Sought, time: Duration) {
-        let waiting = |_: &mut State| !self.ended() && !sought.given_up.load(Ordering::Acquire);
+        self.pause_while(sought, time, |_| true);
+    }
+
+    /// Waits as long as the peer has found us, but not for one who is not sought any more.
+    fn pause_while_met(&self, sought: &Sought) {
+        const LONG: Duration = Duration::from_secs(3600);
+        self.pause_while(sought, LONG, |state| state.links.contains_key(&sought.peer));
+    }
+
+    fn pause_while(&self, sought: &Sought, time: Duration, reason: impl Fn(&State) -> bool) {
+        let waiting = |state: &mut State| {
+            !self.ended() && !sought.given_up.load(Ordering::Acquire) && reason(state)
+        };
         let _ = self.bell.wait_timeout_while(self.lock(), time, waiting);
     }
 }
@@ -321,7 +338,7 @@ fn receive(shared: &Shared, stream: TcpStream, from: SocketAddr) {
     shared.strangers.fetch_sub(1, Ordering::AcqRel);
     match met {
         Ok(met) => {
-            keep(shared, stream, met, from);
+            keep(shared, stream, met, from, false);
         }
         Err(error) => shared.tell(Event::Refused {
             from,
@@ -336,11 +353,16 @@ fn seek(shared: &Shared, sought: &Sought) {
     let mut pause = first;
     let mut told = None;
     while !shared.ended() && !sought.given_up.load(Ordering::Acquire) {
+        // It may have found us first.
+        shared.pause_while_met(sought);
+        if shared.ended() || sought.given_up.load(Ordering::Acquire) {
+            return;
+        }
         match reach(shared, sought) {
             Ok((stream, met, from)) => {
                 told = None;
                 let begin = Instant::now();
-                keep(shared, stream, met, from);
+                keep(shared, stream, met, from, true);
                 // Two helpers that take each other's place must not do so without pause.
                 if begin.elapsed() > longest {
                     pause = first;
@@ -393,9 +415,9 @@ fn reach(
 }
 
 /// Announces a peer that was met, and keeps the connection until it ends.
-fn keep(shared: &Shared, stream: TcpStream, met: handshake::Met, from: SocketAddr) {
+fn keep(shared: &Shared, stream: TcpStream, met: handshake::Met, from: SocketAddr, outgoing: bool) {
     let peer = met.peer;
-    let Some(number) = announce(shared, &stream, &met, from) else {
+    let Some(number) = announce(shared, &stream, &met, from, outgoing) else {
         return;
     };
     let reason = link::keep_alive(&stream, met.link, &shared.config.patience);
@@ -406,6 +428,7 @@ fn keep(shared: &Shared, stream: TcpStream, met: handshake::Met, from: SocketAdd
         .is_some_and(|link| link.number == number)
     {
         state.links.remove(&peer);
+        shared.bell.notify_all();
     }
     shared.tell(Event::Lost {
         peer,
@@ -415,12 +438,14 @@ fn keep(shared: &Shared, stream: TcpStream, met: handshake::Met, from: SocketAdd
 }
 
 /// Makes this the connection to the peer and says so. Returns the session's number; `None` if a
-/// later start of the same helper is connected.
+/// later start of the same helper is connected, or if the two have sought each other at once and
+/// this is the connection that both give up: the one that the lower rank made.
 fn announce(
     shared: &Shared,
     stream: &TcpStream,
     met: &handshake::Met,
     from: SocketAddr,
+    outgoing: bool,
 ) -> Option<u64> {
     let stream = stream.try_clone().ok()?;
     let peer = met.peer;
@@ -439,12 +464,21 @@ fn announce(
         shared.tell(Event::Refused { from, reason });
         return None;
     }
+    let made_by_lower = outgoing == (shared.config.rank < peer);
+    let crossing = state
+        .links
+        .get(&peer)
+        .is_some_and(|link| link.incarnation == incarnation && link.outgoing != outgoing);
+    if crossing && made_by_lower {
+        return None;
+    }
     // A peer that comes again has lost the connection it had, which may not show here yet.
     if let Some(before) = state.links.insert(
         peer,
         Live {
             number,
             incarnation,
+            outgoing,
             stream,
         },
     ) {

@@ -15,8 +15,7 @@ use crate::fabric::{Rank, Session};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn key() -> JobKey {
-    let directory = tempfile::tempdir().unwrap();
-    JobKey::create(&directory.path().join("key")).unwrap()
+    JobKey::draw().unwrap()
 }
 
 fn config(rank: Rank, key: &JobKey) -> Config {

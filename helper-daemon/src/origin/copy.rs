@@ -2,11 +2,12 @@
 //!
 //! A short file is copied by one job. Of a longer one the first job opens it and finds out its
 //! version; then its extents are read by several jobs, each of which checks that the file is still
-//! in that version.
+//! in that version. Extents may also come from other nodes.
 #![forbid(unsafe_code)]
 
-use super::{Counters, attributes_of, count};
+use super::{Counters, OriginPath, attributes_of, count};
 use copper_core::attributes::{Attributes, Timestamp};
+use copper_core::tree::Version;
 use rustix::fs::{Mode, OFlags, SeekFrom, Timespec, Timestamps, fchmod, ftruncate, futimens};
 use rustix::io::Errno;
 use std::cell::RefCell;
@@ -15,6 +16,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What a first look at a file brought.
 #[derive(Debug)]
@@ -41,19 +43,36 @@ pub(crate) enum Why {
 }
 
 /// A file of the origin, open.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Opened {
-    source: File,
+    path: OriginPath,
+    source: Arc<File>,
     /// The version that is to be copied.
     pub(crate) attributes: Attributes,
 }
 
-/// A file that is being copied.
+/// A body that is being copied, from the origin or from other nodes.
 #[derive(Debug)]
 pub(crate) struct Aside {
-    opened: Opened,
-    out: File,
+    path: OriginPath,
+    version: Version,
+    length: u64,
+    /// Known from the first who has opened it.
+    attributes: OnceLock<Attributes>,
+    /// The origin's file, once this node has opened it.
+    source: Mutex<Option<Arc<File>>>,
+    out: Arc<File>,
     target: PathBuf,
+}
+
+/// What tells a file's versions apart, for the tree.
+pub(crate) fn version_of(attributes: &Attributes) -> Version {
+    Version {
+        inode: attributes.inode,
+        size: attributes.size,
+        modified: (attributes.modified.seconds, attributes.modified.nanoseconds),
+        changed: (attributes.changed.seconds, attributes.changed.nanoseconds),
+    }
 }
 
 /// A finished copy.
@@ -94,7 +113,7 @@ pub(crate) fn look(counters: &Counters, path: &[u8], target: &Path, limit: u64) 
         if attributes.size > limit {
             return Looked::Long(Box::new(opened));
         }
-        let aside = match Aside::new(opened, target) {
+        let aside = match Aside::opened(opened.clone(), target) {
             Ok(aside) => aside,
             Err(why) => return Looked::Failed(why),
         };
@@ -107,7 +126,6 @@ pub(crate) fn look(counters: &Counters, path: &[u8], target: &Path, limit: u64) 
             }
         }
         aside.discard();
-        opened = aside.opened;
         match attributes_of(counters, &opened.source, b"") {
             Ok(now) => opened.attributes = now,
             Err(error) => return Looked::Failed(Why::Origin(error)),
@@ -125,64 +143,132 @@ fn open(counters: &Counters, path: &[u8]) -> Result<Opened, Errno> {
     }?;
     let attributes = attributes_of(counters, &source, b"")?;
     Ok(Opened {
-        source: File::from(source),
+        path: path.into(),
+        source: Arc::new(File::from(source)),
         attributes,
     })
 }
 
 impl Aside {
-    /// Makes the file that the bytes are to be copied to.
-    pub(crate) fn new(opened: Opened, target: &Path) -> Result<Aside, Why> {
+    /// Makes the file that an open file's bytes are to be copied to.
+    pub(crate) fn opened(opened: Opened, target: &Path) -> Result<Aside, Why> {
+        let version = version_of(&opened.attributes);
+        let aside = Aside::expected(&opened.path, version, opened.attributes.size, target)?;
+        let _ = aside.attributes.set(opened.attributes);
+        Ok(Aside {
+            source: Mutex::new(Some(opened.source)),
+            ..aside
+        })
+    }
+
+    /// Makes the file for the `length` bytes of a body of which only the version is known.
+    pub(crate) fn expected(
+        path: &OriginPath,
+        version: Version,
+        length: u64,
+        target: &Path,
+    ) -> Result<Aside, Why> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let out = rustix::fs::open(target, flags, Mode::RUSR | Mode::WUSR).map_err(store_error)?;
         let aside = Aside {
-            out: File::from(out),
+            path: path.clone(),
+            version,
+            length,
+            attributes: OnceLock::new(),
+            source: Mutex::new(None),
+            out: Arc::new(File::from(out)),
             target: target.to_owned(),
-            opened,
         };
-        if let Err(error) = ftruncate(&aside.out, aside.opened.attributes.size) {
+        if let Err(error) = ftruncate(&aside.out, length) {
             aside.discard();
             return Err(store_error(error));
         }
         Ok(aside)
     }
 
-    /// The version that is being copied.
-    pub(crate) fn attributes(&self) -> &Attributes {
-        &self.opened.attributes
+    /// The file that the bytes are put into.
+    pub(crate) fn out(&self) -> &Arc<File> {
+        &self.out
     }
 
-    /// Copies the bytes of `extent`; they are of the file's version, or this is an error.
-    pub(crate) fn read(&self, counters: &Counters, extent: Range<u64>) -> Result<(), Why> {
-        for run in self.data_runs(extent) {
-            self.copy_run(counters, run)?;
+    /// Bytes of the body.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Which version it is to be.
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Notes the attributes of the version that is being copied, and says what they are; `None`
+    /// where nobody knows yet.
+    pub(crate) fn attributes(&self, said: Option<Attributes>) -> Option<&Attributes> {
+        if let Some(said) = said.filter(|said| version_of(said) == self.version) {
+            let _ = self.attributes.set(said);
         }
-        let now = attributes_of(counters, &self.opened.source, b"").map_err(Why::Origin)?;
-        if now.same_version(&self.opened.attributes) {
+        self.attributes.get()
+    }
+
+    /// Puts in a whole short body.
+    pub(crate) fn fill(&self, bytes: &[u8]) -> Result<(), Why> {
+        self.out
+            .write_all_at(bytes, 0)
+            .map_err(|error| store_error(errno(&error)))
+    }
+
+    /// Copies the bytes of `extent` from the origin; they are of the file's version, or this is an
+    /// error.
+    pub(crate) fn read(&self, counters: &Counters, extent: Range<u64>) -> Result<(), Why> {
+        let source = self.source(counters)?;
+        for run in self.data_runs(&source, extent) {
+            self.copy_run(counters, &source, run)?;
+        }
+        let now = attributes_of(counters, &source, b"").map_err(Why::Origin)?;
+        if version_of(&now) == self.version {
             Ok(())
         } else {
             Err(Why::Changed)
         }
     }
 
+    /// The origin's file, opened by the first who needs it.
+    fn source(&self, counters: &Counters) -> Result<Arc<File>, Why> {
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(source) = &*source {
+            return Ok(source.clone());
+        }
+        let opened = match open(counters, &self.path) {
+            Ok(opened) => opened,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(Why::Changed),
+            Err(error) => return Err(Why::Origin(error)),
+        };
+        if self.attributes(Some(opened.attributes)).is_none() {
+            return Err(Why::Changed);
+        }
+        *source = Some(opened.source.clone());
+        Ok(opened.source)
+    }
+
     /// The parts of the extent that hold data: all of it but for sparse files.
-    fn data_runs(&self, extent: Range<u64>) -> Vec<Range<u64>> {
-        let attributes = &self.opened.attributes;
+    fn data_runs(&self, source: &File, extent: Range<u64>) -> Vec<Range<u64>> {
         if extent.is_empty() {
             return Vec::new();
         }
-        if attributes.blocks.saturating_mul(512) >= attributes.size {
+        let whole =
+            |attributes: &Attributes| attributes.blocks.saturating_mul(512) >= attributes.size;
+        if self.attributes.get().is_none_or(whole) {
             return vec![extent];
         }
         let mut runs = Vec::new();
         let mut at = extent.start;
         while at < extent.end {
-            let start = match rustix::fs::seek(&self.opened.source, SeekFrom::Data(at)) {
+            let start = match rustix::fs::seek(source, SeekFrom::Data(at)) {
                 Ok(start) => start,
                 Err(Errno::NXIO) => break,
                 Err(_) => return vec![extent],
             };
-            let end = match rustix::fs::seek(&self.opened.source, SeekFrom::Hole(start)) {
+            let end = match rustix::fs::seek(source, SeekFrom::Hole(start)) {
                 Ok(end) if end > start => end,
                 _ => return vec![extent],
             };
@@ -194,13 +280,13 @@ impl Aside {
         runs
     }
 
-    fn copy_run(&self, counters: &Counters, run: Range<u64>) -> Result<(), Why> {
+    fn copy_run(&self, counters: &Counters, source: &File, run: Range<u64>) -> Result<(), Why> {
         ROOM.with_borrow_mut(|room| {
             room.resize(BUFFER, 0);
             let mut at = run.start;
             while at < run.end {
                 let wanted = room.len().min((run.end - at) as usize);
-                let read = match self.opened.source.read_at(&mut room[..wanted], at) {
+                let read = match source.read_at(&mut room[..wanted], at) {
                     Ok(0) => return Err(Why::Changed),
                     Ok(read) => read,
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
@@ -219,7 +305,10 @@ impl Aside {
     /// Gives the copy the origin's times and mode, so that even a reader without the shim sees
     /// them.
     pub(crate) fn finish(&self) -> Result<Box<Copy>, Why> {
-        let attributes = self.opened.attributes;
+        let Some(&attributes) = self.attributes.get() else {
+            self.discard();
+            return Err(Why::Changed);
+        };
         let finished = protect(&self.out, &attributes)
             .and_then(|()| self.out.metadata().map_err(|error| errno(&error)));
         match finished {

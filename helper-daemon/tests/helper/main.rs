@@ -3,4 +3,5 @@
 mod commands;
 mod contents;
 mod names;
+mod nodes;
 mod support;

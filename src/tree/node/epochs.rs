@@ -244,6 +244,7 @@ impl Node {
 
     /// Takes back what a change says is no longer true, and begins anew what is under way.
     pub(super) fn drop_touched(&mut self, turn: &mut Turn<'_>, change: &Change) {
+        turn.actions.push(Action::Drop(change.clone()));
         let gone: Vec<_> = self
             .known
             .extract_if(|record| change.touches(&record.object))

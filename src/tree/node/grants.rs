@@ -34,6 +34,14 @@ impl Grants {
 }
 
 impl Node {
+    /// The object and chunk that a peer was granted and has not released; for the driver, which must
+    /// say how to read it when it sends the grant.
+    pub fn granted(&self, rank: Rank, request: RequestId) -> Option<(&Object, u32)> {
+        let mut active = self.grants.active.iter();
+        let grant = active.find(|grant| grant.rank == rank && grant.request == request)?;
+        Some((&grant.object, grant.chunk))
+    }
+
     /// Grants a pull whose chunk is here, now or when it is its turn.
     pub(super) fn offer(&mut self, turn: &mut Turn<'_>, pull: Pull, record: Arc<Record>) {
         self.grants.queue.push_back((pull, record));

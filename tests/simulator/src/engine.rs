@@ -343,6 +343,7 @@ impl<'a> Engine<'a> {
             }
             Action::Publish(_)
             | Action::Discard(_)
+            | Action::Drop(_)
             | Action::Forget(_)
             | Action::Settled { .. } => {}
         }

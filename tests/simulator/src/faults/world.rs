@@ -437,6 +437,7 @@ impl World {
                     self.seats[rank as usize].store.remove(&record);
                 }
             }
+            Action::Drop(_) => {}
             Action::Forget(record) => self.seats[rank as usize].store.remove(&record),
             Action::Settled { waiter, report } => self.settled(rank, waiter, &report),
         }

@@ -3,18 +3,37 @@
 //! Tasks ask the node for objects; the node sees to it that each is asked for once, by whom, and for
 //! how long. The catalog is the truth about what is known here: an object that a task lacks is not
 //! taken from the node's memory of earlier answers.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod` | questions and origin answers in, actions performed |
+//! | `publish` | what becomes of a record that is whole |
+//! | `traffic` | messages to and from other nodes, and the chunks that they grant each other |
+//! | `wire`, `mounts` | how bodies travel |
+//! | `bodies` | bodies kept for those who ask after us |
+//! | `survey` | how all nodes are, and how they end |
 #![forbid(unsafe_code)]
+
+mod bodies;
+mod mounts;
+mod publish;
+mod survey;
+mod traffic;
+mod wire;
 
 use super::{Engine, Token, Wanted};
 use crate::origin::copy::{Aside, Copy, Opened};
 use crate::origin::snapshot::Batches;
 use crate::origin::work::Extent;
 use crate::origin::{OriginPath, Said};
+use bodies::Bodies;
+use copper_core::path::split_last;
 use copper_core::request::Outcome;
 use copper_core::tree::{
     Action, Answer, Change, Event, Kind, Node, Object, OriginReply, OriginRequest, Plan, Record,
     RequestId, Settings, Time, Topology, TopologyError, Waiter,
 };
+use mounts::Mounts;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +42,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Nobody waits for the end of an invalidation that no client asked for.
 const NOBODY: Waiter = Waiter(0);
+/// Longest body of a directory that is taken from another node, in bytes.
+const MOST_BODY: u64 = 512 << 20;
 
 /// What the tree is to know of: the node, what is handed to it, and the bodies that it decides upon.
 pub(super) struct Tree {
@@ -36,35 +57,54 @@ pub(super) struct Tree {
     aside: HashMap<Object, Arc<Aside>>,
     /// Room set aside in the store for files that are on their way.
     rooms: HashMap<Object, u64>,
+    /// Whether there are other nodes.
+    several: bool,
+    /// What came attached to the message that is being handled, and the body's object if it is one.
+    attached: Option<(Option<Object>, Vec<u8>)>,
+    bodies: Bodies,
+    mounts: Mounts,
+    /// Clients that asked how all nodes are, and when.
+    surveys: HashMap<Token, Instant>,
 }
 
 /// What an object consists of, between its arrival and its publishing.
 pub(super) enum Body {
-    Entry(Said),
-    Directory(Arc<Batches>, Vec<(usize, Said)>),
+    /// With how it travels, where there are other nodes.
+    Entry(Said, Option<Vec<u8>>),
+    Directory(Arc<Batches>, Vec<(usize, Said)>, Option<Vec<u8>>),
     Unlisted,
     File(Box<Copy>),
     Long(Box<Opened>),
     NoFile,
+    /// As it came from another node.
+    Wire(Vec<u8>),
 }
 
 impl Tree {
-    /// The tree of a job of one node.
-    pub(super) fn alone() -> Result<Tree, TopologyError> {
+    /// The tree of the node of `rank`.
+    pub(super) fn new(
+        topology: Topology,
+        rank: u32,
+        incarnation: u32,
+    ) -> Result<Tree, TopologyError> {
         let settings = Settings {
             patience: PATIENCE,
             ..Settings::default()
         };
-        let topology = Topology::fitted(1, 1, 1)?;
         let plan = Arc::new(Plan { topology, settings });
         let mut tree = Tree {
-            node: Node::new(plan, 0, std::process::id())?,
+            node: Node::new(plan, rank, incarnation)?,
             settings,
             started: Instant::now(),
             events: VecDeque::new(),
             arrived: None,
             aside: HashMap::new(),
             rooms: HashMap::new(),
+            several: topology.nodes() > 1,
+            attached: None,
+            bodies: Bodies::default(),
+            mounts: Mounts::default(),
+            surveys: HashMap::new(),
         };
         tree.events.push_back(Event::Ready);
         Ok(tree)
@@ -72,6 +112,11 @@ impl Tree {
 
     fn now(&self) -> Time {
         Time::default().after(self.started.elapsed())
+    }
+
+    /// Whether the job has other nodes.
+    pub(super) fn has_others(&self) -> bool {
+        self.several
     }
 
     /// Whether a file is on its way.
@@ -87,6 +132,15 @@ impl Tree {
     /// Takes back the note of the room that was set aside for a file.
     pub(super) fn take_room(&mut self, object: &Object) -> u64 {
         self.rooms.remove(object).unwrap_or(0)
+    }
+
+    /// An earlier body that made way for the one that was just published is no loss: takes back
+    /// what was to be handed in about it since there were `queued` events.
+    fn keep_published(&mut self, queued: usize, object: &Object) {
+        let later = self.events.split_off(queued.min(self.events.len()));
+        let is_loss = |event: &Event| matches!(event, Event::Evicted(lost) if lost == object);
+        self.events
+            .extend(later.into_iter().filter(|event| !is_loss(event)));
     }
 
     /// Hands in that `object` is not here any more, if the node takes it to be.
@@ -184,15 +238,18 @@ impl Engine {
                 if let Some(aside) = self.tree.aside.remove(&record.object) {
                     aside.discard();
                 }
+                self.give_room_back(&record.object);
             }
+            Action::Drop(change) => self.drop_changed(&change),
             Action::Forget(record) => self.forget_record(&record),
-            Action::Settled { waiter, .. } => {
-                if waiter != NOBODY {
-                    self.advance(waiter.0);
-                }
-            }
-            // A job of one node has no peers.
-            Action::Send { .. } | Action::Transfer { .. } => {}
+            Action::Settled { waiter, report } => self.settled(waiter, &report),
+            Action::Send { to, message } => self.send(to, &message),
+            Action::Transfer {
+                id,
+                from,
+                record,
+                chunk,
+            } => self.transfer(id, from, &record, chunk),
         }
     }
 
@@ -223,7 +280,7 @@ impl Engine {
             .take_if(|(object, body)| *object == record.object && matches!(body, Body::Long(_)))
         {
             let target = self.store.next_partial();
-            match Aside::new(*opened, &target) {
+            match Aside::opened(*opened, &target) {
                 Ok(aside) => {
                     if let Some(old) = self.tree.aside.insert(object, Arc::new(aside)) {
                         old.discard();
@@ -234,63 +291,51 @@ impl Engine {
                 }
             }
         }
-        let Some(aside) = self.tree.aside.get(&record.object) else {
+        let Some(aside) = self.aside_for(record) else {
             let reply = OriginReply::NoSpace;
             self.tree.events.push_back(Event::Origin { id, reply });
             return;
         };
         let (start, length) = self.tree.settings.extent(record.length(), chunk);
         let extent = Extent {
-            aside: aside.clone(),
+            aside,
             bytes: start..start + u64::from(length),
             tries: 0,
         };
         self.origin.ask_extent(id, extent);
     }
 
-    fn publish_record(&mut self, record: &Record) {
-        let path: OriginPath = record.object.path().into();
-        self.give_room_back(&record.object);
-        let arrived = self
-            .tree
-            .arrived
-            .take_if(|(object, _)| *object == record.object)
-            .map(|(_, body)| body);
-        let done = match (record.object.kind(), arrived) {
-            (_, Some(Body::Entry(said))) => self.publish(&path, &said).map(|_| ()),
-            (_, Some(Body::Directory(batches, said))) => {
-                self.publish_directory(&path, batches.listed(), said)
-            }
-            (_, Some(Body::Unlisted)) => {
-                self.not_listed(&path, record);
-                Ok(())
-            }
-            (_, Some(Body::NoFile)) => {
-                self.no_file(&path, record);
-                Ok(())
-            }
-            (Kind::Content, Some(Body::File(copy))) => self.keep(&path, &copy),
-            (Kind::Content, _) => self.finish(&path, &record.object),
-            _ => Ok(()),
+    /// Where the chunks of a body are put together; made with the first of them.
+    fn aside_for(&mut self, record: &Record) -> Option<Arc<Aside>> {
+        let copper_core::tree::Outcome::Present { version, length } = record.outcome else {
+            return None;
         };
-        if done.is_err() {
-            self.note_full();
+        let object = &record.object;
+        if let Some(aside) = self.tree.aside.get(object) {
+            if aside.version() == version {
+                return Some(aside.clone());
+            }
+            aside.discard();
         }
-    }
-
-    fn finish(
-        &mut self,
-        path: &OriginPath,
-        object: &Object,
-    ) -> Result<(), copper_core::catalog::writer::Full> {
-        let Some(aside) = self.tree.aside.remove(object) else {
-            return Ok(());
+        let room = match object.kind() {
+            Kind::Content => self.make_more_room(object, length),
+            _ => length <= MOST_BODY,
         };
-        match aside.finish() {
-            Ok(copy) => self.keep(path, &copy),
+        if !room {
+            return None;
+        }
+        let path: OriginPath = object.path().into();
+        let target = self.store.next_partial();
+        match Aside::expected(&path, version, length, &target) {
+            Ok(aside) => {
+                let aside = Arc::new(aside);
+                self.tree.aside.insert(object.clone(), aside.clone());
+                Some(aside)
+            }
             Err(why) => {
-                self.pass_content(path, why);
-                Ok(())
+                tracing::warn!(?why, path = %path.escape_ascii(), "not set aside");
+                self.give_room_back(object);
+                None
             }
         }
     }
@@ -319,10 +364,40 @@ impl Engine {
 
     fn forget_record(&mut self, record: &Record) {
         let path = record.object.path();
+        self.tree.bodies.remove(&record.object);
         match record.object.kind() {
-            Kind::Content => self.drop_content(path),
+            Kind::Content => {
+                self.drop_content(path);
+                // Another node's file brought its attributes with it.
+                if self.tree.several {
+                    self.retire_here(path);
+                }
+            }
             Kind::Entry | Kind::Directory | Kind::Closure => self.retire_here(path),
         }
+    }
+
+    /// Forgets what the catalog derived from what is no longer true. On one node that was done when
+    /// the change was told.
+    fn drop_changed(&mut self, change: &Change) {
+        if !self.tree.several {
+            return;
+        }
+        let told = self.touched.len();
+        match change {
+            Change::All => self.forget_below(b"/"),
+            Change::Paths(paths) => {
+                for path in paths {
+                    let path: OriginPath = path[..].into();
+                    if !self.written.has(&path) {
+                        self.forget(&path);
+                        self.by_name.remove(split_last(&path).0);
+                    }
+                }
+            }
+        }
+        // All nodes are being told of the change itself.
+        self.touched.truncate(told);
     }
 }
 

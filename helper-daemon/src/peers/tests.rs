@@ -1,19 +1,15 @@
-//! The transport and the meeting without the rest of the daemon: their modules' own tests, and
-//! both together.
-
-#[path = "../src/fabric/mod.rs"]
-mod fabric;
-#[path = "../src/meeting/mod.rs"]
-mod meeting;
+//! Transport and meeting together, between helpers of one process.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, unbounded};
 
-use fabric::libfabric::{Config as FabricConfig, LibfabricTransport, RailConfig};
-use fabric::{Event, Rank, Transport};
-use meeting::{Config as MeetingConfig, Event as Meet, Introduction, JobKey, Meeting, Patience};
+use crate::fabric::libfabric::{Config as FabricConfig, LibfabricTransport, RailConfig};
+use crate::fabric::{Event, Rank, Transport};
+use crate::meeting::{
+    Config as MeetingConfig, Event as Meet, Introduction, JobKey, Meeting, Patience,
+};
 
 /// One helper's way to the others.
 struct Helper {
@@ -100,8 +96,7 @@ fn step_until(helpers: &mut [Helper], mut done: impl FnMut(&[Helper]) -> bool) {
 
 #[test]
 fn helpers_that_meet_hear_each_other_and_again_after_a_restart() {
-    let directory = tempfile::tempdir().unwrap();
-    let key = JobKey::create(&directory.path().join("key")).unwrap();
+    let key = JobKey::draw().unwrap();
     let mut helpers: Vec<Helper> = (0..3).map(|rank| Helper::start(rank, 1, &key)).collect();
     let port = helpers[0].meeting.address().port();
     for child in &helpers[1..] {

@@ -1,0 +1,191 @@
+//! Questions about all helpers of a job, which this node's helper answers through the tree.
+#![forbid(unsafe_code)]
+
+use crate::client::connect;
+use crate::job::Job;
+use crate::runtime::Runtime;
+use anyhow::{Context, Result, ensure};
+use copper_core::request::Operation;
+use copper_core::tree::Topology;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How all helpers are.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct Survey {
+    /// Nodes of the job.
+    pub(crate) nodes: u32,
+    /// Those that answered.
+    pub(crate) reached: u32,
+    /// Those that are ready.
+    pub(crate) ready: u32,
+    /// Ranks of those that did not answer, as far as they were named.
+    pub(crate) missing: Vec<u32>,
+    /// How many more did not.
+    pub(crate) unnamed: u32,
+    /// What all of them have counted.
+    pub(crate) counters: Counters,
+    /// How long it took to ask.
+    pub(crate) seconds: f64,
+}
+
+/// What helpers count.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct Counters {
+    /// Attributes, links and listings read from the origin.
+    pub(crate) origin_looks: u64,
+    /// Files read from the origin.
+    pub(crate) origin_reads: u64,
+    /// Questions to other helpers.
+    pub(crate) asks: u64,
+    /// Questions that were not answered in time.
+    pub(crate) timeouts: u64,
+    /// Objects that became known.
+    pub(crate) published: u64,
+    /// Parts of long files that travelled.
+    pub(crate) chunks: u64,
+    /// Helpers that were lost.
+    pub(crate) losses: u64,
+    /// Messages that were not sent.
+    pub(crate) dropped: u64,
+    /// Messages and peers that were not believed.
+    pub(crate) refused: u64,
+}
+
+/// How all helpers ended.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Stopped {
+    /// Nodes of the job.
+    pub(crate) nodes: u32,
+    /// Those whose helpers have ended.
+    pub(crate) ended: u32,
+    /// Ranks of those that did not say so.
+    pub(crate) lost: Vec<u32>,
+}
+
+/// Asks all helpers how they are; waits up to `seconds` for their answers. The answer is the JSON
+/// of a [`Survey`].
+pub(crate) fn ask_now(runtime: &Runtime, seconds: u32) -> Result<Vec<u8>> {
+    ask(runtime, &format!("now {seconds}"), &|| Ok(()))
+}
+
+/// Waits until all helpers are ready, or `seconds` are over, or a signal comes.
+pub(crate) fn until_ready(
+    runtime: &Runtime,
+    seconds: u64,
+    interrupted: &AtomicBool,
+) -> Result<Survey> {
+    let go_on = || {
+        ensure!(!interrupted.load(Ordering::Relaxed), "interrupted");
+        Ok(())
+    };
+    parse(&ask(runtime, &format!("ready {seconds}"), &go_on)?)
+}
+
+fn ask(runtime: &Runtime, question: &str, go_on: &dyn Fn() -> Result<()>) -> Result<Vec<u8>> {
+    let connection = connect(runtime)?.context(super::NO_HELPER)?;
+    connection
+        .ask_while(Operation::Survey, question.as_bytes(), go_on)?
+        .context("this node's helper has ended; see its log (--log FILE --log-level debug)")
+}
+
+/// Reads the helper's answer.
+pub(crate) fn parse(body: &[u8]) -> Result<Survey> {
+    serde_json::from_slice(body)
+        .context("the helper's answer cannot be read; is it of another version?")
+}
+
+/// Ends all helpers of the job; `None` where this node's was ending already.
+pub(crate) fn stop_all(runtime: &Runtime) -> Result<Option<Stopped>> {
+    let Some(connection) = connect(runtime)? else {
+        return Ok(None);
+    };
+    let Some(body) = connection.ask(Operation::StopAll, b"")? else {
+        return Ok(None);
+    };
+    let stopped = serde_json::from_slice(&body)
+        .context("the helper's answer cannot be read; is it of another version?")?;
+    Ok(Some(stopped))
+}
+
+/// The names of nodes.
+pub(crate) fn names(job: &Job, ranks: &[u32]) -> Vec<String> {
+    let name = |&rank: &u32| match job.hosts.get(rank as usize) {
+        Some(host) => host.clone(),
+        None => format!("rank {rank}"),
+    };
+    ranks.iter().map(name).collect()
+}
+
+/// The job's trees, in words.
+pub(crate) fn shape(job: &Job) -> String {
+    let nodes = u32::try_from(job.hosts.len()).unwrap_or(u32::MAX);
+    let Ok(topology) = Topology::fitted(nodes, job.trees, job.fan_out) else {
+        return "no tree".to_owned();
+    };
+    format!(
+        "{} tree{} of fan-out {}, depth {}",
+        topology.trees(),
+        if topology.trees() == 1 { "" } else { "s" },
+        job.fan_out,
+        topology.depth()
+    )
+}
+
+impl Survey {
+    /// Whether every node is ready.
+    pub(crate) fn all_ready(&self) -> bool {
+        self.missing.is_empty() && self.unnamed == 0 && self.ready == self.nodes
+    }
+
+    /// The nodes that did not answer.
+    pub(crate) fn missing_names(&self, job: &Job) -> String {
+        let mut text = names(job, &self.missing).join(", ");
+        if self.unnamed > 0 {
+            let _ = write!(text, " and {} more", self.unnamed);
+        }
+        text
+    }
+
+    /// The survey for people.
+    pub(crate) fn describe(&self, job: &Job) -> String {
+        let mut text = String::new();
+        let counters = &self.counters;
+        let missing = match self.missing.is_empty() && self.unnamed == 0 {
+            true => "none".to_owned(),
+            false => self.missing_names(job),
+        };
+        let lines = [
+            format!(
+                "nodes     {} of {} ready, {} reached in {:.2} s",
+                self.ready, self.nodes, self.reached, self.seconds
+            ),
+            format!("missing   {missing}"),
+            format!("trees     {}", shape(job)),
+            format!(
+                "origin    {} looks, {} reads",
+                counters.origin_looks, counters.origin_reads
+            ),
+            format!(
+                "asked     {} questions to other nodes, {} of them not answered in time",
+                counters.asks, counters.timeouts
+            ),
+            format!(
+                "received  {} objects made known, {} chunks of long files",
+                counters.published, counters.chunks
+            ),
+            format!(
+                "faults    {} helpers lost, {} messages dropped, {} refused",
+                counters.losses, counters.dropped, counters.refused
+            ),
+        ];
+        for line in lines {
+            let _ = writeln!(text, "{line}");
+        }
+        text
+    }
+}

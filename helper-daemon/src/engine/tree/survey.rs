@@ -1,0 +1,121 @@
+//! How all nodes of the job are, and their common end.
+#![forbid(unsafe_code)]
+
+use super::{Event, NOBODY, Waiter};
+use crate::engine::{Engine, Reply, Token};
+use copper_core::request::Outcome;
+use copper_core::tree::{Counters, Report};
+use serde::Serialize;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+/// A client waits no longer than this.
+const LONGEST: Duration = Duration::from_secs(50);
+
+/// What came of a survey.
+#[derive(Serialize)]
+struct Survey<'a> {
+    nodes: u32,
+    trees: u16,
+    fan_out: u32,
+    depth: u32,
+    reached: u32,
+    ready: u32,
+    missing: &'a [u32],
+    unnamed: u32,
+    counters: &'a Counters,
+    seconds: f64,
+}
+
+impl Engine {
+    /// Asks all nodes how they are, for a client: `now SECONDS` or `ready SECONDS`.
+    pub(in crate::engine) fn survey(&mut self, token: Token, wish: &[u8]) {
+        let Some((until_ready, patience)) = parse(wish) else {
+            self.reply(token, Outcome::Refused);
+            return;
+        };
+        self.tree.surveys.insert(token, Instant::now());
+        self.tree.events.push_back(Event::Survey {
+            waiter: Waiter(token),
+            until_ready,
+            deadline: self.tree.now().after(patience),
+        });
+        self.pump();
+    }
+
+    /// Forgets a client that asked; says whether there was one.
+    pub(in crate::engine) fn forget_survey(&mut self, token: Token) -> bool {
+        self.tree.surveys.remove(&token).is_some()
+    }
+
+    /// A wave has come back.
+    pub(super) fn settled(&mut self, waiter: Waiter, report: &Report) {
+        if waiter == NOBODY {
+            return;
+        }
+        let Some(asked) = self.tree.surveys.remove(&waiter.0) else {
+            self.advance(waiter.0);
+            return;
+        };
+        let topology = self.peers.as_ref().map(|peers| peers.topology());
+        let survey = Survey {
+            nodes: topology.map_or(1, |topology| topology.nodes()),
+            trees: topology.map_or(1, |topology| topology.trees()),
+            fan_out: topology.map_or(1, |topology| topology.fan_out()),
+            depth: topology.map_or(0, |topology| topology.depth()),
+            reached: report.reached,
+            ready: report.ready,
+            missing: &report.missing,
+            unnamed: report.unnamed,
+            counters: &report.counters,
+            seconds: asked.elapsed().as_secs_f64(),
+        };
+        self.replies.push(Reply {
+            token: waiter.0,
+            outcome: Outcome::Known,
+            body: serde_json::to_vec(&survey).unwrap_or_default(),
+        });
+    }
+
+    /// Begins to end all helpers of the job, for a client.
+    pub(crate) fn end_all(&mut self) {
+        if let Some(peers) = &mut self.peers {
+            peers.end_all();
+        }
+    }
+
+    /// What became of the other helpers, once the job is ended and this one may end, as JSON.
+    pub(crate) fn job_ended(&mut self) -> Option<Vec<u8>> {
+        let ended = self.peers.as_mut()?.ended()?;
+        Some(serde_json::to_vec(&ended).unwrap_or_default())
+    }
+
+    /// Whether there are other helpers, or might be.
+    pub(crate) fn is_in_job(&self) -> bool {
+        self.peers.is_some()
+    }
+
+    /// Descriptors that become readable when something may have come from other helpers.
+    pub(crate) fn traffic_descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.peers
+            .as_ref()
+            .map(|peers| peers.wait_descriptors())
+            .unwrap_or_default()
+    }
+
+    /// When to look at the latest whether something has come from other helpers.
+    pub(crate) fn next_traffic(&self) -> Option<Instant> {
+        self.peers.as_ref()?.next_deadline()
+    }
+}
+
+fn parse(wish: &[u8]) -> Option<(bool, Duration)> {
+    let (how, seconds) = std::str::from_utf8(wish).ok()?.split_once(' ')?;
+    let seconds: f64 = seconds.parse().ok()?;
+    let patience = Duration::try_from_secs_f64(seconds).ok()?.min(LONGEST);
+    match how {
+        "now" => Some((false, patience)),
+        "ready" => Some((true, patience)),
+        _ => None,
+    }
+}

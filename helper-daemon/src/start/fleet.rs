@@ -1,0 +1,241 @@
+//! All nodes of a job: their launchers run, many at a time, and what became of each is told.
+
+use super::conversation::{Ended, hold};
+use super::invitation::Invitation;
+use super::join::{self, Said, find_report};
+use super::launcher::Launcher;
+use anyhow::Result;
+use copper_core::location::DISABLE_VARIABLE;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Launchers that run at once.
+const AT_ONCE: usize = 64;
+/// How long the others are waited for when a node has failed: the start cannot succeed any more.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// How many lines of a launcher's errors are shown, and how long one may be.
+const SHOWN_LINES: usize = 3;
+const SHOWN_CHARACTERS: usize = 300;
+
+/// What is done on each node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Its helper is started.
+    Join,
+    /// Its helper is ended.
+    Leave,
+}
+
+impl Action {
+    fn word(self) -> &'static str {
+        match self {
+            Action::Join => "join",
+            Action::Leave => "leave",
+        }
+    }
+}
+
+/// What became of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It is done.
+    Done,
+    /// It is not, and the node has no helper of ours, for this reason.
+    Failed(String),
+    /// Nobody knows, for this reason; the node may have a helper.
+    Unknown(String),
+}
+
+/// Everything that is needed to reach the nodes.
+pub(super) struct Fleet<'a> {
+    /// What they are told.
+    pub(super) invitation: &'a Invitation,
+    /// The same as text.
+    pub(super) text: &'a [u8],
+    /// How they are reached.
+    pub(super) launcher: &'a Launcher,
+    /// This program's file.
+    pub(super) program: &'a str,
+    /// The node that needs no launcher.
+    pub(super) own_rank: u32,
+    /// Set by a signal: nothing more is to be started or waited for.
+    pub(super) interrupted: &'a AtomicBool,
+}
+
+/// When to stop waiting.
+struct Patience<'a> {
+    deadline: Mutex<Instant>,
+    shortened: AtomicBool,
+    interrupted: &'a AtomicBool,
+}
+
+impl Patience<'_> {
+    fn is_over(&self) -> bool {
+        let deadline = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        self.interrupted.load(Ordering::Relaxed) || Instant::now() >= deadline
+    }
+
+    fn shorten(&self) {
+        if !self.shortened.swap(true, Ordering::Relaxed) {
+            let mut deadline = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+            *deadline = (*deadline).min(Instant::now() + AFTER_FAILURE);
+        }
+    }
+
+    fn reason(&self) -> String {
+        if self.interrupted.load(Ordering::Relaxed) {
+            "the start was interrupted".to_owned()
+        } else if self.shortened.load(Ordering::Relaxed) {
+            format!(
+                "no answer within {} s after another node had failed",
+                AFTER_FAILURE.as_secs()
+            )
+        } else {
+            "no answer in time (see --start-timeout)".to_owned()
+        }
+    }
+}
+
+impl Fleet<'_> {
+    /// Does the action on the nodes `ranks`, until the deadline, which a failure brings nearer;
+    /// `tell` hears of each node as soon as its outcome is known.
+    pub(super) fn act(
+        &self,
+        action: Action,
+        ranks: &[u32],
+        deadline: Instant,
+        tell: &mut dyn FnMut(u32, &Outcome),
+    ) -> Vec<(u32, Outcome)> {
+        let patience = Patience {
+            deadline: Mutex::new(deadline),
+            shortened: AtomicBool::new(false),
+            interrupted: self.interrupted,
+        };
+        let next = AtomicUsize::new(0);
+        let mut outcomes = Vec::with_capacity(ranks.len());
+        thread::scope(|scope| {
+            let (sender, received) = mpsc::channel();
+            for _ in 0..AT_ONCE.min(ranks.len()) {
+                let (sender, next, patience) = (sender.clone(), &next, &patience);
+                scope.spawn(move || {
+                    while let Some(&rank) = ranks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let outcome = self.act_on(action, rank, patience);
+                        if action == Action::Join && outcome != Outcome::Done {
+                            patience.shorten();
+                        }
+                        if sender.send((rank, outcome)).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            for (rank, outcome) in received {
+                tell(rank, &outcome);
+                outcomes.push((rank, outcome));
+            }
+        });
+        outcomes.sort_by_key(|(rank, _)| *rank);
+        outcomes
+    }
+
+    fn act_on(&self, action: Action, rank: u32, patience: &Patience<'_>) -> Outcome {
+        if patience.is_over() {
+            return Outcome::Failed(format!("not started: {}", patience.reason()));
+        }
+        if rank == self.own_rank {
+            let acted = match action {
+                Action::Join => join::join(self.invitation, rank),
+                Action::Leave => join::leave(self.invitation),
+            };
+            return match acted {
+                Ok(()) => Outcome::Done,
+                Err(error) => Outcome::Failed(format!("{error:#}")),
+            };
+        }
+        match self.launch(action, rank, patience) {
+            Ok(ended) => self.judge(&ended, rank, patience),
+            Err(error) => Outcome::Failed(format!(
+                "{} could not be run: {error:#}",
+                self.launcher.name()
+            )),
+        }
+    }
+
+    fn launch(&self, action: Action, rank: u32, patience: &Patience<'_>) -> Result<Ended> {
+        let host = &self.invitation.job.hosts[rank as usize];
+        let words = [self.program, action.word(), "--rank", &rank.to_string()].map(str::to_owned);
+        let words = self.launcher.words(host, rank, &words)?;
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            // A launcher under the shim would ask the very helper that it starts.
+            .env(DISABLE_VARIABLE, "1");
+        hold(command, self.text, &|| patience.is_over())
+    }
+
+    fn judge(&self, ended: &Ended, rank: u32, patience: &Patience<'_>) -> Outcome {
+        let launcher = self.launcher.name();
+        match (find_report(&ended.output, rank), ended.status) {
+            (Some(Said::Done), _) => Outcome::Done,
+            (Some(Said::Failed(reason)), _) => Outcome::Failed(reason),
+            (None, None) => {
+                let errors = last_lines(&ended.errors);
+                Outcome::Unknown(format!("{}{errors}", patience.reason()))
+            }
+            (None, Some(status)) => {
+                let errors = last_lines(&ended.errors);
+                Outcome::Unknown(format!("{launcher} {}{errors}", ending(status)))
+            }
+        }
+    }
+}
+
+/// How a launcher ended that brought no report.
+fn ending(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(0), _) => "brought no report back: it must pass on standard input and output".into(),
+        (Some(code), _) => format!("ended with status {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "ended".into(),
+    }
+}
+
+/// What a launcher said last, as the end of a sentence.
+fn last_lines(errors: &str) -> String {
+    let lines: Vec<&str> = errors
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+    let shorten = |line: &&str| -> String {
+        let plain = line.chars().filter(|character| !character.is_control());
+        plain.take(SHOWN_CHARACTERS).collect()
+    };
+    match shown.is_empty() {
+        true => String::new(),
+        false => format!(
+            ": {}",
+            shown.iter().map(shorten).collect::<Vec<_>>().join("; ")
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_of_errors_are_shown() {
+        assert_eq!(last_lines(""), "");
+        assert_eq!(last_lines("\n \n"), "");
+        assert_eq!(last_lines("a\nb\n\nc\n d\n"), ": b; c; d");
+        assert_eq!(last_lines("\u{1b}[31mred"), ": [31mred");
+        assert_eq!(last_lines(&"x".repeat(1000)).len(), 2 + SHOWN_CHARACTERS);
+    }
+}
