@@ -2,7 +2,7 @@
 //! that nodes play in its tree.
 
 use copper_core::tree::Topology;
-use copper_tests::cluster::ranks::{self, Ended};
+use copper_tests::cluster::ranks;
 use copper_tests::cluster::{Cluster, Job};
 use copper_tests::compare::Outcome;
 use copper_tests::python;
