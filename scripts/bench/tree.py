@@ -43,12 +43,10 @@ class Nodes:
     def __exit__(self, *_):
         subprocess.run([CLUSTER, "down", "--prefix", PREFIX], check=True)
 
-    def on(self, node, command, environment=None, **options):
-        """Runs a command on a node; its environment is set behind the namespaces' door."""
-        setting = [f"{name}={value}" for name, value in (environment or {}).items()]
+    def on(self, node, command, before=(), **options):
+        """Runs a command on a node; `before` is what starts it there."""
         return run(
-            [CLUSTER, "--prefix", PREFIX, "exec", self.hosts[node], "--", "env", *setting, *command],
-            **options,
+            [CLUSTER, "--prefix", PREFIX, "exec", self.hosts[node], "--", *before, *command], **options,
         )
 
 
@@ -57,16 +55,16 @@ class Job:
 
     def __init__(self, bench, nodes, covered, *arguments, bound=False):
         self.bench, self.nodes, self.covered = bench, nodes, covered
-        self.arguments, self.bound = arguments, bound
+        self.arguments = arguments
+        self.taskset = ["taskset", "-c", bench.core] if bound else []
         self.copper = bench.release / "copper"
 
     def __enter__(self):
-        taskset = ["taskset", "-c", self.bench.core] if self.bound else []
         begun = time.perf_counter()
         self.nodes.on(0, [
-            *taskset, self.copper, "start", "--launcher", "local", "--hosts", ",".join(self.nodes.hosts),
+            self.copper, "start", "--launcher", "local", "--hosts", ",".join(self.nodes.hosts),
             "--cover", self.covered, *self.arguments,
-        ], stderr=subprocess.DEVNULL)
+        ], self.taskset, stderr=subprocess.DEVNULL)
         self.start_seconds = time.perf_counter() - begun
         return self
 
@@ -81,16 +79,19 @@ class Job:
 
     def calls(self, node, kind, paths):
         """Times calls on a node under the shim: median and sum, in seconds."""
-        environment = {
-            "LD_PRELOAD": self.bench.release / "libcopper.so", "COPPER_PATHS": self.covered,
-        }
-        taskset = ["taskset", "-c", self.bench.core] if self.bound else []
-        return self.bench.timed(
-            self.nodes.on(
-                node, [*taskset, "env", f"LD_PRELOAD={environment.pop('LD_PRELOAD')}",
-                       self.bench.calls, kind],
-                environment, input="".join(f"{path}\n" for path in paths),
-            ))
+        shimmed = [
+            "env", f"COPPER_PATHS={self.covered}",
+            f"LD_PRELOAD={self.bench.release / 'libcopper.so'}",
+        ]
+        listing = "".join(f"{path}\n" for path in paths)
+        command = [self.bench.calls, kind]
+        return timed(self.nodes.on(node, command, [*self.taskset, *shimmed], input=listing))
+
+
+def timed(printed):
+    """What tree_calls printed, in seconds."""
+    median, total = printed.split()
+    return float(median) / 1e9, float(total) / 1e9
 
 
 class Bench:
@@ -104,11 +105,6 @@ class Bench:
 
     def clean(self):
         shutil.rmtree(self.scratch)
-
-    @staticmethod
-    def timed(printed):
-        median, total = printed.split()
-        return float(median) / 1e9, float(total) / 1e9
 
     def fabric(self, *arguments, bound):
         """The provider's own figures, by name."""
@@ -263,7 +259,7 @@ class Bench:
         with Nodes(CHAIN, self.scratch) as nodes:
             for _ in range(self.rounds):
                 listing = "".join(f"{path}\n" for path in paths)
-                seconds["native"].append(self.timed(run([self.calls, "read"], input=listing))[1])
+                seconds["native"].append(timed(run([self.calls, "read"], input=listing))[1])
                 for depth in range(CHAIN):
                     with Job(self, nodes, tree, "--trees", "1", "--fan-out", "1") as job:
                         seconds[depth].append(job.calls(depth, "read", paths)[1])

@@ -7,13 +7,9 @@ use copper_tests::{origin, python, tree};
 use slow_origin::{Counts, Load, Operation};
 use std::fs;
 
-/// Ranks per node.
-const EACH: usize = 2;
-
-/// The most nodes; `COPPER_TEST_NODES` asks for another number.
-fn most_nodes() -> usize {
-    let asked = std::env::var("COPPER_TEST_NODES").ok();
-    asked.and_then(|nodes| nodes.parse().ok()).unwrap_or(4)
+/// A number that an environment variable asks for.
+fn asked_for(variable: &str) -> Option<usize> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 /// Cold and warm imports of a job on `nodes` nodes; returns what the cold one asked of the origin.
@@ -28,7 +24,8 @@ fn import_once(cluster: &Cluster, nodes: usize) -> Counts {
     origin.set_load(&Load::latency_us(200)).unwrap();
     job.try_start().unwrap_or_else(|error| panic!("{error:#}"));
     origin.reset().unwrap();
-    let import = || ranks::run(imports(&job, origin.mount(), EACH, python::IMPORT));
+    let each = asked_for("COPPER_TEST_RANKS").unwrap_or(2);
+    let import = || ranks::run(imports(&job, origin.mount(), each, python::IMPORT));
     ranks::must_equal(&import(), &plain, &format!("cold on {nodes} nodes"));
     let cold = origin.counts().unwrap();
     assert!(
@@ -62,7 +59,7 @@ fn import_once(cluster: &Cluster, nodes: usize) -> Counts {
 
 #[test]
 fn each_file_is_read_once_whatever_the_number_of_nodes() {
-    let most = most_nodes();
+    let most = asked_for("COPPER_TEST_NODES").unwrap_or(4);
     let cluster = Cluster::up(most);
     let mut first: Option<(usize, Counts)> = None;
     for nodes in [2, 4, 8].into_iter().filter(|&nodes| nodes <= most) {
