@@ -169,10 +169,10 @@ fn stop_job(runtime: &Runtime, job: &Job) -> Result<()> {
         );
     };
     let mut text = format!("stopped {} of {} helpers\n", stopped.ended, stopped.nodes);
-    if !stopped.lost.is_empty() {
+    if stopped.ended < stopped.nodes {
         text += &format!(
             "lost      {} (if a node is up, run there: copper stop)\n",
-            survey::names(job, &stopped.lost).join(", ")
+            survey::list(job, &stopped.lost, stopped.unnamed())
         );
     }
     print(text.as_bytes())

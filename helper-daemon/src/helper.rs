@@ -244,6 +244,7 @@ impl Started {
         remove_store(&self.store);
         drop(self.view);
         runtime.remove();
+        server.leave();
         if let Ok(End::Asked(token, body)) = &end {
             server.answer(*token, Outcome::Known, body);
         }

@@ -166,6 +166,11 @@ impl<'a> Server<'a> {
         self.engine.stop();
     }
 
+    /// Parts from the other helpers.
+    pub(crate) fn leave(&mut self) {
+        self.engine.leave();
+    }
+
     fn timeout(&mut self) -> Option<Timespec> {
         if !self.engine.may_wait() {
             return Some(Timespec::default());

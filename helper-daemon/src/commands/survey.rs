@@ -6,10 +6,15 @@ use crate::job::Job;
 use crate::runtime::Runtime;
 use anyhow::{Context, Result, ensure};
 use copper_core::request::Operation;
-use copper_core::tree::Topology;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Between two questions whether all are ready.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The helper has so long to ask the others however late it is, in seconds.
+const SHORTEST_WAIT: f64 = 0.5;
 
 /// How all helpers are.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -63,8 +68,16 @@ pub(crate) struct Stopped {
     pub(crate) nodes: u32,
     /// Those whose helpers have ended.
     pub(crate) ended: u32,
-    /// Ranks of those that did not say so.
+    /// Ranks of those that were lost, as far as they were named.
     pub(crate) lost: Vec<u32>,
+}
+
+impl Stopped {
+    /// How many neither ended nor were named as lost.
+    pub(crate) fn unnamed(&self) -> u32 {
+        let lost = u32::try_from(self.lost.len()).unwrap_or(u32::MAX);
+        self.nodes.saturating_sub(self.ended.saturating_add(lost))
+    }
 }
 
 /// Asks all helpers how they are; waits up to `seconds` for their answers. The answer is the JSON
@@ -73,17 +86,27 @@ pub(crate) fn ask_now(runtime: &Runtime, seconds: u32) -> Result<Vec<u8>> {
     ask(runtime, &format!("now {seconds}"), &|| Ok(()))
 }
 
-/// Waits until all helpers are ready, or `seconds` are over, or a signal comes.
+/// Waits until all helpers are ready, or the deadline has come, or a signal. A helper may answer
+/// before either: it waits for a bounded time, and may take one for lost that is yet to come.
 pub(crate) fn until_ready(
     runtime: &Runtime,
-    seconds: u64,
+    deadline: Instant,
     interrupted: &AtomicBool,
 ) -> Result<Survey> {
     let go_on = || {
         ensure!(!interrupted.load(Ordering::Relaxed), "interrupted");
         Ok(())
     };
-    parse(&ask(runtime, &format!("ready {seconds}"), &go_on)?)
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let question = format!("ready {:.3}", left.as_secs_f64().max(SHORTEST_WAIT));
+        let survey = parse(&ask(runtime, &question, &go_on)?)?;
+        if survey.all_ready() || left <= PAUSE {
+            return Ok(survey);
+        }
+        go_on()?;
+        std::thread::sleep(PAUSE);
+    }
 }
 
 fn ask(runtime: &Runtime, question: &str, go_on: &dyn Fn() -> Result<()>) -> Result<Vec<u8>> {
@@ -107,9 +130,22 @@ pub(crate) fn stop_all(runtime: &Runtime) -> Result<Option<Stopped>> {
     let Some(body) = connection.ask(Operation::StopAll, b"")? else {
         return Ok(None);
     };
-    let stopped = serde_json::from_slice(&body)
+    let mut stopped: Stopped = serde_json::from_slice(&body)
         .context("the helper's answer cannot be read; is it of another version?")?;
+    // Several nodes may have lost the same one.
+    stopped.lost.sort_unstable();
+    stopped.lost.dedup();
     Ok(Some(stopped))
+}
+
+/// The names of nodes and how many more there are, for people.
+pub(crate) fn list(job: &Job, ranks: &[u32], unnamed: u32) -> String {
+    let named = names(job, ranks).join(", ");
+    match (ranks.is_empty(), unnamed) {
+        (_, 0) => named,
+        (true, unnamed) => format!("{unnamed} nodes"),
+        (false, unnamed) => format!("{named} and {unnamed} more"),
+    }
 }
 
 /// The names of nodes.
@@ -123,8 +159,7 @@ pub(crate) fn names(job: &Job, ranks: &[u32]) -> Vec<String> {
 
 /// The job's trees, in words.
 pub(crate) fn shape(job: &Job) -> String {
-    let nodes = u32::try_from(job.hosts.len()).unwrap_or(u32::MAX);
-    let Ok(topology) = Topology::fitted(nodes, job.trees, job.fan_out) else {
+    let Ok(topology) = job.topology() else {
         return "no tree".to_owned();
     };
     format!(
@@ -144,11 +179,7 @@ impl Survey {
 
     /// The nodes that did not answer.
     pub(crate) fn missing_names(&self, job: &Job) -> String {
-        let mut text = names(job, &self.missing).join(", ");
-        if self.unnamed > 0 {
-            let _ = write!(text, " and {} more", self.unnamed);
-        }
-        text
+        list(job, &self.missing, self.unnamed)
     }
 
     /// The survey for people.
@@ -165,7 +196,7 @@ impl Survey {
                 self.ready, self.nodes, self.reached, self.seconds
             ),
             format!("missing   {missing}"),
-            format!("trees     {}", shape(job)),
+            format!("tree      {}", shape(job)),
             format!(
                 "origin    {} looks, {} reads",
                 counters.origin_looks, counters.origin_reads

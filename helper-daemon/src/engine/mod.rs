@@ -317,9 +317,13 @@ impl Engine {
         }
     }
 
-    /// Lets the catalog say that nobody keeps it any more, and leaves the other helpers.
+    /// Lets the catalog say that nobody keeps it any more.
     pub(crate) fn stop(&mut self) {
         self.writer.stop();
+    }
+
+    /// Parts from the other helpers, to whom this says that there is nothing left of this one.
+    pub(crate) fn leave(&mut self) {
         self.peers = None;
     }
 

@@ -1,8 +1,9 @@
 //! Ending all helpers of a job: an echo through the connections between them.
 //!
 //! Whoever is asked to end the job tells all whom it has met, and each of them tells all others
-//! that it has met. A helper that has heard back from all it told says so to whom it heard from
-//! first, and ends. A lost one counts as heard; nobody waits for longer than [`PATIENCE`].
+//! that it has met. A helper that has heard back from all it told, and whose connections to those
+//! that heard it first are gone with their processes, says so to whom it heard from first, and ends.
+//! A lost one counts as heard; nobody waits for longer than [`PATIENCE`].
 #![forbid(unsafe_code)]
 
 use super::{MESSAGE_TIME, Peers};
@@ -46,6 +47,8 @@ pub(super) struct Ending {
     from: Option<Rank>,
     /// Who was told and has not been heard back from.
     waiting: HashSet<Rank>,
+    /// Who has answered and is still to be seen going.
+    going: HashSet<Rank>,
     deadline: Instant,
     done: bool,
     ended: Ended,
@@ -73,7 +76,8 @@ impl Peers {
     pub(crate) fn ended(&mut self) -> Option<Ended> {
         let now = Instant::now();
         let ending = self.ending.as_mut()?;
-        if !ending.done && (ending.waiting.is_empty() || ending.deadline <= now) {
+        let heard = ending.waiting.is_empty() && ending.going.is_empty();
+        if !ending.done && (heard || ending.deadline <= now) {
             ending.done = true;
             let missing = ending.waiting.drain();
             ending.ended.lost.extend(missing);
@@ -101,6 +105,7 @@ impl Peers {
         self.ending = Some(Ending {
             from,
             waiting: HashSet::new(),
+            going: HashSet::new(),
             deadline: Instant::now() + PATIENCE,
             done: false,
             ended: Ended {
@@ -125,10 +130,11 @@ impl Peers {
     }
 
     pub(super) fn note_lost_at_end(&mut self, peer: Rank) {
-        if let Some(ending) = &mut self.ending
-            && ending.waiting.remove(&peer)
-        {
-            ending.ended.lost.push(peer);
+        if let Some(ending) = &mut self.ending {
+            ending.going.remove(&peer);
+            if ending.waiting.remove(&peer) {
+                ending.ended.lost.push(peer);
+            }
         }
     }
 
@@ -152,6 +158,7 @@ impl Peers {
                 if let Some(ending) = &mut self.ending
                     && ending.waiting.remove(&from)
                 {
+                    ending.going.insert(from);
                     ending.ended.ended = ending.ended.ended.saturating_add(ended);
                     let lost = lost.into_iter().take(MOST_LOST);
                     ending.ended.lost.extend(lost);

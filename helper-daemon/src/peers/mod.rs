@@ -209,7 +209,12 @@ impl Peers {
         let deadline = Instant::now() + MESSAGE_TIME;
         match self.transport.send(to, message, deadline) {
             Ok(()) => {}
-            Err(PostError::Unknown) if seek && !self.sessions.contains_key(&to) => self.seek(to),
+            Err(PostError::Unknown) if seek && !self.sessions.contains_key(&to) => {
+                // A child seeks its parents by itself.
+                if !parents(&self.topology, to).any(|above| above == self.rank) {
+                    self.seek(to);
+                }
+            }
             Err(error) => tracing::debug!(%error, host = self.host(to), "a message was not sent"),
         }
     }

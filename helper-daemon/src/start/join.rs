@@ -11,6 +11,12 @@ use crate::runtime::Runtime;
 use anyhow::{Context, Result, bail, ensure};
 use copper_core::request::Operation;
 use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// How long a helper that is there may take to end.
+pub(super) const ENDING_TIME: Duration = Duration::from_secs(1);
+/// Between two looks whether it has.
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a node said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +81,7 @@ pub(super) fn join(invitation: &Invitation, rank: u32) -> Result<()> {
     );
     let runtime = Runtime::make_at(invitation.runtime_directory())?;
     let _starting = runtime.lock_starting()?;
-    if connect(&runtime)?.is_some() {
+    if !is_free(&runtime)? {
         bail!(
             "a helper of yours is running there already (in {}); stop it there with: copper stop",
             runtime.directory().display()
@@ -98,6 +104,18 @@ pub(super) fn join(invitation: &Invitation, rank: u32) -> Result<()> {
         return Err(error);
     }
     launch::start(&runtime, &launch).map(drop)
+}
+
+/// Whether there is no helper; one that is ending (its job has just been stopped) is waited for.
+fn is_free(runtime: &Runtime) -> Result<bool> {
+    let until = Instant::now() + ENDING_TIME;
+    while connect(runtime)?.is_some() {
+        if Instant::now() >= until {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(true)
 }
 
 /// Ends this node's helper, if it is one of this very job.

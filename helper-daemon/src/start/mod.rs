@@ -19,6 +19,7 @@ use crate::job::{JOB_VERSION, Job, Transfer};
 use crate::launch::Launch;
 use crate::meeting::JobKey;
 use crate::runtime::Runtime;
+use crate::status::Status;
 use anyhow::{Context, Result, bail, ensure};
 use fleet::{Action, Fleet, Outcome};
 use invitation::Invitation;
@@ -84,7 +85,7 @@ pub(crate) fn start(cluster: &Cluster, hosts: Vec<String>, launch: &Launch<'_>) 
             interrupted: &interrupted,
         };
         match Start::new(&fleet, timeout).run() {
-            Err(Unready::PortInUse) if attempt < tries => {}
+            Err(Unready::PortInUse) if attempt < tries => eprintln!("trying another port"),
             Err(unready) => return Err(unready.into()),
             Ok(()) => break,
         }
@@ -93,7 +94,7 @@ pub(crate) fn start(cluster: &Cluster, hosts: Vec<String>, launch: &Launch<'_>) 
     commands::print(describe(&status, hosts.len()).as_bytes())
 }
 
-fn describe(status: &crate::status::Status, nodes: usize) -> String {
+fn describe(status: &Status, nodes: usize) -> String {
     format!(
         "copper's helpers started on {nodes} nodes\n{}",
         commands::how_to_use(status, "copper status --all")
@@ -106,13 +107,33 @@ fn already_running(
     launch: &Launch<'_>,
     wanted: &[Vec<u8>],
 ) -> Result<Option<String>> {
+    let until = Instant::now() + join::ENDING_TIME;
     let Some(runtime) = Runtime::find()? else {
         return Ok(None);
     };
-    let Some((status, _)) = commands::ask_status(&runtime)? else {
-        return Ok(None);
-    };
-    let Some(job) = Job::read(&runtime)? else {
+    // Helpers of a job that was stopped just now, from another node, are about to end.
+    while let Some((status, _)) = commands::ask_status(&runtime)? {
+        let job = Job::read(&runtime)?;
+        let same = refuse_other_job(&status, job.as_ref(), hosts)
+            .and_then(|()| commands::refuse_other_wishes(&status, launch.service, wanted))
+            .and_then(|()| refuse_unready(&runtime, job.as_ref()));
+        match same {
+            Ok(()) => {
+                return Ok(Some(format!(
+                    "copper's helpers on these {} nodes were running already, and are all ready\n{}",
+                    hosts.len(),
+                    commands::how_to_use(&status, "copper status --all")
+                )));
+            }
+            Err(error) if Instant::now() >= until => return Err(error),
+            Err(_) => std::thread::sleep(join::PAUSE),
+        }
+    }
+    Ok(None)
+}
+
+fn refuse_other_job(status: &Status, job: Option<&Job>, hosts: &[String]) -> Result<()> {
+    let Some(job) = job else {
         bail!(
             "a helper (pid {}) that serves this node alone is running; run copper stop first",
             status.pid
@@ -123,21 +144,20 @@ fn already_running(
         "helpers of a job on other nodes ({}) are running; run copper stop first",
         shorten(&job.hosts)
     );
-    commands::refuse_other_wishes(&status, launch.service, wanted)?;
-    let survey = survey::parse(&survey::ask_now(&runtime, ALREADY_TIME)?)?;
+    Ok(())
+}
+
+fn refuse_unready(runtime: &Runtime, job: Option<&Job>) -> Result<()> {
+    let survey = survey::parse(&survey::ask_now(runtime, ALREADY_TIME)?)?;
     ensure!(
         survey.all_ready(),
         "the helpers of these nodes are running, but only {} of {} are ready (missing: {}); run \
          copper stop first",
         survey.ready,
         survey.nodes,
-        survey.missing_names(&job)
+        job.map_or(String::new(), |job| survey.missing_names(job))
     );
-    Ok(Some(format!(
-        "copper's helpers on these {} nodes were running already, and are all ready\n{}",
-        hosts.len(),
-        commands::how_to_use(&status, "copper status --all")
-    )))
+    Ok(())
 }
 
 /// Lets the signals that end a command end the start in good order instead.
@@ -202,18 +222,18 @@ fn by_reason(hosts: &[String], failed: &[(u32, String)]) -> Vec<String> {
 enum Unready {
     #[error("the port on which the helpers meet is in use; give another with --port")]
     PortInUse,
-    #[error("{failed} of {nodes} nodes could not be started, and nothing was left running")]
+    #[error("{failed} of {nodes} nodes are not ready, so all were stopped again")]
     Failed { failed: usize, nodes: usize },
     #[error(
-        "{failed} of {nodes} nodes could not be started; the others were stopped, but nobody knows \
-         whether a helper is left on: {left}"
+        "{failed} of {nodes} nodes are not ready, so all were stopped again, but nobody knows whether \
+         a helper is left on: {left}"
     )]
     FailedWithLeftovers {
         failed: usize,
         nodes: usize,
         left: String,
     },
-    #[error("interrupted, and nothing was left running")]
+    #[error("interrupted; all was stopped again")]
     Interrupted,
 }
 
@@ -283,11 +303,9 @@ impl<'a> Start<'a> {
     fn wait_until_ready(&self) -> Result<(), Vec<(u32, String)>> {
         let job = self.job();
         self.progress.waiting_for("waiting until all are connected");
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        let seconds = left.as_secs().max(1);
-        let interrupted = self.fleet.interrupted;
+        let (deadline, interrupted) = (self.deadline, self.fleet.interrupted);
         let asked = Runtime::make_at(self.fleet.invitation.runtime_directory())
-            .and_then(|runtime| survey::until_ready(&runtime, seconds, interrupted));
+            .and_then(|runtime| survey::until_ready(&runtime, deadline, interrupted));
         match asked {
             Ok(survey) if survey.all_ready() => {
                 self.progress.say(&format!(
@@ -300,8 +318,12 @@ impl<'a> Start<'a> {
                 Ok(())
             }
             Ok(survey) => {
-                let reason = "its helper was started, but is not ready and connected in time \
-                              (see --start-timeout)";
+                let reason = "its helper was started, but was not ready and connected in time: see \
+                              its log (--log FILE), or give it longer (--start-timeout)";
+                if survey.unnamed > 0 {
+                    let more = format!("{} more nodes are not ready", survey.unnamed);
+                    self.progress.say(&more);
+                }
                 let missing = survey.missing.iter();
                 Err(missing.map(|&rank| (rank, reason.to_owned())).collect())
             }
@@ -313,7 +335,8 @@ impl<'a> Start<'a> {
     fn give_up(&self, outcomes: &[(u32, Outcome)], failed: &[(u32, String)]) -> Unready {
         let hosts = &self.job().hosts;
         let port = format!("port {} is in use", self.job().port);
-        let port_in_use = failed.iter().any(|(_, reason)| reason.contains(&port));
+        let port_in_use =
+            !failed.is_empty() && failed.iter().all(|(_, reason)| reason.contains(&port));
         let interrupted = self.fleet.interrupted.swap(false, Ordering::Relaxed);
         if !interrupted {
             for line in by_reason(hosts, failed) {
@@ -367,7 +390,7 @@ impl<'a> Start<'a> {
     }
 
     /// The nodes that were lost while the tree stopped; `None` where this node has no helper that
-    /// could ask it.
+    /// could ask it, or that one does not know of all.
     fn stop_through_tree(&self) -> Option<HashSet<u32>> {
         let invitation = self.fleet.invitation;
         let runtime = Runtime::find_at(invitation.runtime_directory()).ok()??;
@@ -376,6 +399,6 @@ impl<'a> Start<'a> {
         }
         connect(&runtime).ok()??;
         let stopped = survey::stop_all(&runtime).ok()??;
-        Some(stopped.lost.into_iter().collect())
+        (stopped.unnamed() == 0).then(|| stopped.lost.into_iter().collect())
     }
 }

@@ -21,6 +21,17 @@ case $host in
   127.0.0.40) echo "stand-in: $host: No route to host" >&2; exit 255 ;;
   127.0.0.41) exec sleep 100 ;;
   127.0.0.42) exit 0 ;;
+  127.0.0.44)
+    job=$(cat)
+    port=${job##*\"port\":}
+    port=${port%%,*}
+    echo "$port" >>"$STAGE/ports"
+    case $(wc -l <"$STAGE/ports") in
+      1) echo "copper 1 failed: port $port is in use on $host" ;;
+      *) echo "copper 1 failed: enough" ;;
+    esac
+    exit 1
+    ;;
   127.0.0.43) exec /no/such/copper "$@" 2>/dev/null ;;
 esac
 mkdir -p "$STAGE/$host"
@@ -232,7 +243,7 @@ fn every_node_that_fails_is_named_with_its_reason_and_the_others_are_stopped() {
         "brought no report back",
         "127.0.0.43: ",
         "ended with status 127",
-        "of 6 nodes could not be started",
+        "of 6 nodes are not ready",
     ] {
         assert!(said.contains(reason), "'{reason}' in {said}");
     }
@@ -257,6 +268,34 @@ fn a_node_that_does_not_answer_is_not_waited_for_longer_than_asked() {
         "{said}"
     );
     assert!(start.elapsed() < Duration::from_secs(30));
+    nodes.assert_nothing_is_left();
+}
+
+#[test]
+fn another_port_is_looked_for_where_one_is_in_use() {
+    let nodes = Nodes::new();
+    let failed = nodes.start("localhost,127.0.0.44", &[]);
+    let said = said(&failed);
+    let ports = fs::read_to_string(nodes.stage.base.path().join("ports")).expect("ports");
+    let ports: Vec<&str> = ports.lines().collect();
+    assert_eq!(ports.len(), 2, "{said}");
+    assert_ne!(ports[0], ports[1]);
+    let first = format!("127.0.0.44: port {} is in use on 127.0.0.44", ports[0]);
+    for line in [&first, "trying another port", "127.0.0.44: enough"] {
+        assert!(said.contains(line), "'{line}' in {said}");
+    }
+    nodes.assert_nothing_is_left();
+
+    let asked = nodes.stage.base.path().join("ports");
+    fs::remove_file(&asked).expect("as it was");
+    let failed = nodes.start("localhost,127.0.0.44", &["--port", "16388"]);
+    assert!(
+        self::said(&failed).contains("give another with --port"),
+        "{}",
+        self::said(&failed)
+    );
+    let ports = fs::read_to_string(&asked).expect("ports");
+    assert_eq!(ports, "16388\n", "the port is the user's choice");
     nodes.assert_nothing_is_left();
 }
 
@@ -369,7 +408,7 @@ fn ten_thousand_nodes_that_cannot_be_reached_are_given_up_quickly() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("no-such-node10000: "), "the last is named");
     assert!(said.contains("/no/such/launcher could not be run"));
-    assert!(said.contains("10000 of 10001 nodes could not be started"));
+    assert!(said.contains("10000 of 10001 nodes are not ready"));
     assert!(start.elapsed() < Duration::from_secs(30));
     nodes.assert_nothing_is_left();
 }
@@ -406,5 +445,47 @@ fn a_helper_that_died_does_not_leave_its_job_to_the_next() {
     let mut helper = nodes.stage.start(&[]);
     assert!(!nodes.stage.runtime().join("job").exists());
     helper.stop();
+    nodes.assert_nothing_is_left();
+}
+
+#[test]
+fn a_job_of_one_node_starts_is_there_and_ends() {
+    let nodes = Nodes::new();
+    let origin = nodes.stage.origin.to_str().expect("plain");
+    let start = ["start", "--hosts", "localhost", "--cover", origin];
+    let started = nodes.stage.run(&start);
+    assert!(started.status.success(), "{}", said(&started));
+    assert!(said(&started).contains("helpers joined 1/1"));
+    assert!(said(&started).contains("ready 1/1 in "));
+    assert!(said(&started).contains("1 tree of fan-out 8, depth 0"));
+
+    let again = nodes.stage.run(&start);
+    assert!(again.status.success(), "{}", said(&again));
+    assert!(text(&again.stdout).contains("were running already"));
+    let other = nodes.stage.run(&["start", "--hosts", "localhost,b"]);
+    assert!(
+        said(&other).contains("run copper stop first"),
+        "{}",
+        said(&other)
+    );
+    let other = nodes
+        .stage
+        .run(&["start", "--hosts", "localhost", "--cover", "/usr/share"]);
+    assert!(
+        said(&other).contains("run copper stop first"),
+        "{}",
+        said(&other)
+    );
+
+    let all = nodes.stage.run(&["status", "--all"]);
+    assert!(text(&all.stdout).contains("1 of 1 ready"), "{}", said(&all));
+    let all = nodes.stage.run(&["status", "--all", "--json"]);
+    let all: serde_json::Value = serde_json::from_slice(&all.stdout).expect("JSON");
+    assert_eq!(all["nodes"], 1);
+    assert_eq!(all["missing_hosts"], json!([]));
+    assert_eq!(all["fan_out"], 8);
+
+    let stopped = nodes.stage.run(&["stop"]);
+    assert_eq!(text(&stopped.stdout), "stopped 1 of 1 helpers\n");
     nodes.assert_nothing_is_left();
 }

@@ -11,18 +11,20 @@
 //! | `traffic` | messages to and from other nodes, and the chunks that they grant each other |
 //! | `wire`, `mounts` | how bodies travel |
 //! | `bodies` | bodies kept for those who ask after us |
+//! | `patience` | how long to wait for the tree |
 //! | `survey` | how all nodes are, and how they end |
 #![forbid(unsafe_code)]
 
 mod bodies;
 mod mounts;
+mod patience;
 mod publish;
 mod survey;
 mod traffic;
 mod wire;
 
 use super::{Engine, Token, Wanted};
-use crate::origin::copy::{Aside, Copy, Opened};
+use crate::origin::copy::{Aside, Copy, Opened, version_of};
 use crate::origin::snapshot::Batches;
 use crate::origin::work::Extent;
 use crate::origin::{OriginPath, Said};
@@ -34,6 +36,7 @@ use copper_core::tree::{
     RequestId, Settings, Time, Topology, TopologyError, Waiter,
 };
 use mounts::Mounts;
+use patience::Patiences;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,12 +45,15 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Nobody waits for the end of an invalidation that no client asked for.
 const NOBODY: Waiter = Waiter(0);
+/// Long files that are kept open between a look and the first read.
+const MOST_LOOKED_AT: usize = 64;
 /// Longest body of a directory that is taken from another node, in bytes.
 const MOST_BODY: u64 = 512 << 20;
 
 /// What the tree is to know of: the node, what is handed to it, and the bodies that it decides upon.
 pub(super) struct Tree {
     node: Node,
+    topology: Topology,
     settings: Settings,
     started: Instant,
     events: VecDeque<Event>,
@@ -63,6 +69,9 @@ pub(super) struct Tree {
     attached: Option<(Option<Object>, Vec<u8>)>,
     bodies: Bodies,
     mounts: Mounts,
+    patiences: Patiences,
+    /// Long files that were looked at, and whose bytes nobody has asked for yet.
+    looked_at: VecDeque<(Object, Opened)>,
     /// Clients that asked how all nodes are, and when.
     surveys: HashMap<Token, Instant>,
 }
@@ -94,6 +103,7 @@ impl Tree {
         let plan = Arc::new(Plan { topology, settings });
         let mut tree = Tree {
             node: Node::new(plan, rank, incarnation)?,
+            topology,
             settings,
             started: Instant::now(),
             events: VecDeque::new(),
@@ -104,10 +114,52 @@ impl Tree {
             attached: None,
             bodies: Bodies::default(),
             mounts: Mounts::default(),
+            patiences: Patiences::new(topology.trees(), topology.nodes() > 1),
+            looked_at: VecDeque::new(),
             surveys: HashMap::new(),
         };
         tree.events.push_back(Event::Ready);
         Ok(tree)
+    }
+
+    /// How long to wait for an object; `None` where it is not to be asked for.
+    fn patience_for(&mut self, object: &Object) -> Option<Duration> {
+        let tree = object.tree(&self.topology);
+        let size = self.rooms.get(object).copied().unwrap_or(0);
+        self.patiences
+            .wait(tree, size, Instant::now(), &self.settings)
+    }
+
+    /// Notes whether the tree of an object answers.
+    fn note_answer(&mut self, object: &Object, answer: &Answer) {
+        let tree = object.tree(&self.topology);
+        match answer {
+            Answer::Known(_) => self.patiences.has_answered(tree),
+            Answer::TimedOut => self.patiences.was_silent(tree, Instant::now()),
+            Answer::Failed { .. } | Answer::Busy | Answer::NoSpace => {}
+        }
+    }
+
+    /// Keeps a long file open until the first of its bytes are asked for.
+    fn keep_open(&mut self, object: Object, opened: Opened) {
+        self.looked_at.retain(|(other, _)| *other != object);
+        if self.looked_at.len() == MOST_LOOKED_AT {
+            self.looked_at.pop_front();
+        }
+        self.looked_at.push_back((object, opened));
+    }
+
+    fn take_open(&mut self, record: &Record) -> Option<Opened> {
+        let found = self
+            .looked_at
+            .iter()
+            .position(|(object, _)| *object == record.object)?;
+        let (_, opened) = self.looked_at.remove(found)?;
+        let wanted = match record.outcome {
+            copper_core::tree::Outcome::Present { version, .. } => version,
+            _ => return None,
+        };
+        (version_of(&opened.attributes) == wanted).then_some(opened)
     }
 
     fn now(&self) -> Time {
@@ -156,13 +208,23 @@ impl Tree {
 impl Engine {
     /// Asks the tree for an object, for the task `token`.
     pub(super) fn ask_tree(&mut self, token: Token, object: Object) {
+        let Some(patience) = self.tree.patience_for(&object) else {
+            let same = |(other, task): (&Token, &super::Task)| {
+                *other != token && task.copies.0.as_deref() == Some(object.path())
+            };
+            if !self.tasks.iter().any(same) {
+                self.give_room_back(&object);
+            }
+            self.give_up(token);
+            return;
+        };
         if self.tree.node.lookup(&object).is_some() {
             self.tree.events.push_back(Event::Evicted(object.clone()));
         }
         self.tree.events.push_back(Event::Ask {
             waiter: Waiter(token),
             object,
-            deadline: self.tree.now().after(PATIENCE),
+            deadline: self.tree.now().after(patience),
         });
     }
 
@@ -193,7 +255,13 @@ impl Engine {
         reply: OriginReply,
         body: Option<(Object, Body)>,
     ) {
-        self.tree.arrived = body;
+        self.tree.arrived = match body {
+            Some((object, Body::Long(opened))) => {
+                self.tree.keep_open(object, *opened);
+                None
+            }
+            body => body,
+        };
         self.hand_in(Event::Origin { id, reply });
         // What the node did not want came too late.
         if let Some((_, Body::File(copy))) = self.tree.arrived.take() {
@@ -274,23 +342,6 @@ impl Engine {
     }
 
     fn ask_extent(&mut self, id: RequestId, record: &Record, chunk: u32) {
-        if let Some((object, Body::Long(opened))) = self
-            .tree
-            .arrived
-            .take_if(|(object, body)| *object == record.object && matches!(body, Body::Long(_)))
-        {
-            let target = self.store.next_partial();
-            match Aside::opened(*opened, &target) {
-                Ok(aside) => {
-                    if let Some(old) = self.tree.aside.insert(object, Arc::new(aside)) {
-                        old.discard();
-                    }
-                }
-                Err(why) => {
-                    tracing::warn!(?why, path = %object.path().escape_ascii(), "not set aside");
-                }
-            }
-        }
         let Some(aside) = self.aside_for(record) else {
             let reply = OriginReply::NoSpace;
             self.tree.events.push_back(Event::Origin { id, reply });
@@ -326,7 +377,11 @@ impl Engine {
         }
         let path: OriginPath = object.path().into();
         let target = self.store.next_partial();
-        match Aside::expected(&path, version, length, &target) {
+        let made = match self.tree.take_open(record) {
+            Some(opened) => Aside::opened(opened, &target),
+            None => Aside::expected(&path, version, length, &target),
+        };
+        match made {
             Ok(aside) => {
                 let aside = Arc::new(aside);
                 self.tree.aside.insert(object.clone(), aside.clone());
@@ -341,6 +396,7 @@ impl Engine {
     }
 
     fn answered(&mut self, token: Token, object: &Object, answer: &Answer) {
+        self.tree.note_answer(object, answer);
         if object.kind() == Kind::Content {
             self.give_room_back(object);
             self.content_answered(object.path(), answer);
