@@ -11,6 +11,7 @@ use copper_core::tree::Topology;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -39,7 +40,7 @@ pub(crate) enum Transfer {
 }
 
 /// A job of several nodes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Job {
     /// [`JOB_VERSION`].
@@ -60,6 +61,16 @@ pub(crate) struct Job {
     pub(crate) interfaces: Vec<String>,
     /// How bytes of files travel.
     pub(crate) transfer: Transfer,
+}
+
+impl fmt::Debug for Job {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("nodes", &self.hosts.len())
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Job {

@@ -130,6 +130,11 @@ fn spawn(runtime: &Runtime, launch: &Launch<'_>, starter: &UnixStream) -> Result
             .args(["--rank", &membership.rank.to_string()])
             .envs(membership.environment);
     }
+    for (name, value) in libfabric_sys::RECOMMENDED_ENVIRONMENT {
+        if std::env::var_os(name).is_none() {
+            command.env(name, value);
+        }
+    }
     if launch.while_attached {
         command.arg("--while-attached");
     }

@@ -28,6 +28,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use cli::{Cli, Command};
 use launch::Launch;
+use std::io::Write;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Mutex;
@@ -45,7 +46,8 @@ fn main() -> ExitCode {
     match dispatch(&cli) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("copper: {error:#}");
+            // Whoever started this may have closed standard error.
+            let _ = writeln!(std::io::stderr(), "copper: {error:#}");
             ExitCode::from(failed)
         }
     }

@@ -198,9 +198,16 @@ static int bind_fid(struct lf_ep *ep, struct lf_fid *to, uint64_t flags)
 	return ep->fid.ops->bind(&ep->fid, to, flags);
 }
 
-/* Opens an enabled endpoint on the first answer to the hints. `step` names the call that failed. */
-int lfs_open(const struct lfs_hints *want, size_t completions, struct lfs_endpoint **out,
-	     struct lfs_info *info, const char **step)
+static void lower(size_t *size, size_t to)
+{
+	if (to < *size)
+		*size = to;
+}
+
+/* Opens an enabled endpoint on the first answer to the hints. `transmits` and `receives` are how many
+ * operations may be under way: providers set memory aside for each. `step` names the call that failed. */
+int lfs_open(const struct lfs_hints *want, size_t transmits, size_t receives,
+	     struct lfs_endpoint **out, struct lfs_info *info, const char **step)
 {
 	struct lf_av_attr av = {0};
 	struct lf_cq_attr cq = {0};
@@ -212,6 +219,8 @@ int lfs_open(const struct lfs_hints *want, size_t completions, struct lfs_endpoi
 	*step = "fi_getinfo";
 	if ((result = get_info(want, &e->info)))
 		goto fail;
+	lower(&e->info->tx_attr->size, transmits);
+	lower(&e->info->rx_attr->size, receives);
 	*step = "fi_fabric";
 	if ((result = library.fabric(e->info->fabric_attr, &e->fabric, NULL)))
 		goto fail;
@@ -224,7 +233,7 @@ int lfs_open(const struct lfs_hints *want, size_t completions, struct lfs_endpoi
 		goto fail;
 	*step = "fi_cq_open";
 	cq.format = LF_CQ_FORMAT_TAGGED;
-	cq.size = completions;
+	cq.size = transmits + receives;
 	cq.wait_obj = LF_WAIT_FD;
 	if ((result = e->domain->ops->cq_open(e->domain, &cq, &e->cq, NULL)))
 		goto fail;

@@ -663,10 +663,21 @@ fn open_handle(
     let mut endpoint = std::ptr::null_mut();
     let mut info = raw::ProviderInfo::EMPTY;
     let mut step = std::ptr::null();
-    let completions = config.receives + config.sends + config.reads;
+    // Queues of providers have sizes that are powers of two.
+    let transmits = (config.sends + config.reads).next_power_of_two();
+    let receives = config.receives.next_power_of_two();
     let result = hints.with_raw(|want| {
         // SAFETY: the library is loaded and all pointers are valid for the call.
-        unsafe { raw::lfs_open(want, completions, &mut endpoint, &mut info, &mut step) }
+        unsafe {
+            raw::lfs_open(
+                want,
+                transmits,
+                receives,
+                &mut endpoint,
+                &mut info,
+                &mut step,
+            )
+        }
     });
     match NonNull::new(endpoint) {
         Some(endpoint) if result == 0 => {

@@ -18,7 +18,13 @@ pub const PATH_VARIABLE: &str = "COPPER_LIBFABRIC";
 /// starts the process sets them where the user has not. They keep one provider's library from
 /// installing signal handlers at all, so that there is not even a moment in which they are in
 /// place ([`Library::load`] takes them out again in any case).
-pub const RECOMMENDED_ENVIRONMENT: &[(&str, &str)] = &[("IPATH_NO_BACKTRACE", "1")];
+///
+/// `ofi_rxm` holds memory ready for 4,096 messages unless told otherwise, which is 70 MiB of every node;
+/// a few hundred are the most that is ever under way.
+pub const RECOMMENDED_ENVIRONMENT: &[(&str, &str)] = &[
+    ("IPATH_NO_BACKTRACE", "1"),
+    ("FI_OFI_RXM_MSG_RX_SIZE", "512"),
+];
 
 /// Most providers reported by one listing.
 const MAX_PROVIDERS: usize = 256;

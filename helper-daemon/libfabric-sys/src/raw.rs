@@ -79,7 +79,8 @@ unsafe extern "C" {
     pub(crate) fn lfs_usable(want: *const Hints, out: *mut ProviderInfo, max: c_int) -> c_int;
     pub(crate) fn lfs_open(
         want: *const Hints,
-        completions: usize,
+        transmits: usize,
+        receives: usize,
         out: *mut *mut Endpoint,
         info: *mut ProviderInfo,
         step: *mut *const c_char,

@@ -81,6 +81,8 @@ impl Peers {
             ending.done = true;
             let missing = ending.waiting.drain();
             ending.ended.lost.extend(missing);
+            ending.ended.lost.sort_unstable();
+            ending.ended.lost.dedup();
             ending.ended.lost.truncate(MOST_LOST);
             ending.deadline = now;
             if let Some(to) = ending.from {

@@ -86,6 +86,14 @@ fn is_link_local(address: &IpAddr) -> bool {
     }
 }
 
+/// Checks that the name of a node that this one must reach leads anywhere.
+pub(super) fn check_name(host: &str, here: &str) -> Result<()> {
+    (host, 0)
+        .to_socket_addrs()
+        .map(|_| ())
+        .with_context(|| format!("host name {host} does not resolve on {here}"))
+}
+
 /// The address that others reach this node under.
 fn address_of_host(host: &str, own: &[(String, IpAddr)]) -> Result<IpAddr> {
     let found: Vec<IpAddr> = (host, 0)

@@ -81,11 +81,14 @@ impl Peers {
     ///
     /// # Errors
     /// There is no libfabric, no such provider or interface, the port is in use, or this node's
-    /// own host name leads nowhere.
+    /// own host name or a parent's leads nowhere.
     pub(crate) fn open(job: &Job, rank: Rank) -> Result<Peers> {
         let topology = job.topology()?;
         topology.check(rank)?;
         let host = &job.hosts[rank as usize];
+        for parent in parents(&topology, rank) {
+            interfaces::check_name(&job.hosts[parent as usize], host)?;
+        }
         let rails = interfaces::rails(&job.interfaces, host)?;
         let own = rails.iter().find_map(|rail| rail.address);
         let fabric = FabricConfig {

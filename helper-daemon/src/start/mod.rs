@@ -85,7 +85,9 @@ pub(crate) fn start(cluster: &Cluster, hosts: Vec<String>, launch: &Launch<'_>) 
             interrupted: &interrupted,
         };
         match Start::new(&fleet, timeout).run() {
-            Err(Unready::PortInUse) if attempt < tries => eprintln!("trying another port"),
+            Err(Unready::PortInUse) if attempt < tries => {
+                progress::print_line("trying another port");
+            }
             Err(unready) => return Err(unready.into()),
             Ok(()) => break,
         }

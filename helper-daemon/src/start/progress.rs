@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// Plain lines come no more often than this.
@@ -48,7 +48,7 @@ impl Progress {
             Some(bar) => bar.set_message(text),
             None if joined + failed == self.total || self.said.elapsed() >= PAUSE => {
                 self.said = Instant::now();
-                eprintln!("{text}");
+                print_line(&text);
             }
             None => {}
         }
@@ -64,10 +64,15 @@ impl Progress {
     /// Prints a line that stays.
     pub(super) fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| print_line(line)),
+            None => print_line(line),
         }
     }
+}
+
+/// Prints a line on standard error. Nobody may be reading there any more; the start goes on.
+pub(super) fn print_line(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 impl Drop for Progress {

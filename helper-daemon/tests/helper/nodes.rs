@@ -300,6 +300,17 @@ fn another_port_is_looked_for_where_one_is_in_use() {
 }
 
 #[test]
+fn a_start_ends_in_good_order_also_where_nobody_reads_what_it_says() {
+    let nodes = Nodes::new();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut start = nodes.start_command("localhost,127.0.0.40", &[]);
+    let status = start.stderr(writer).status().expect("copper runs");
+    assert!(!status.success());
+    nodes.assert_nothing_is_left();
+}
+
+#[test]
 fn a_start_that_is_interrupted_stops_what_it_started() {
     let nodes = Nodes::new();
     let mut start = nodes
