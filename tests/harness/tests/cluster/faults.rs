@@ -120,9 +120,9 @@ impl Bench {
         load.latency_of.insert(Operation::Read, 3_000_000 / reads);
         large.set_load(&load).unwrap();
         let job = Job::prepare(&cluster, &[], Wishes::default());
-        let plain_import = plain_import(&job, packages.mount(), 1, code);
         // So slow that the import has a middle, too.
         packages.set_load(&Load::latency_us(200)).unwrap();
+        let plain_import = plain_import(&job, packages.mount(), 1, code);
         let ended = ranks::run(vec![read(&job, false, 0, &large)]);
         let plain_read = (ended[0].outcome.clone(), ended[0].took);
         assert!(plain_read.0.status.success(), "{plain_read:?}");
