@@ -58,7 +58,8 @@ HEADER
 8 nodes, one tree of fan-out 2. Each row is a job of its own: its ranks (one on each node) import, or read
 a file of 500 MB, while the fault is done to one node. All ranks printed what a plain run prints, then and
 in a second run after the fault. "Plain" is the time that as many ranks take without Copper, all of
-them on the cores of this one machine; "took" is the slowest rank's; "named" the time from the ranks' end
+them on the cores of this one machine; "nothing wrong" what the ranks of a cold job take without a
+fault (each node's copy of the 500 MB is written by the same few cores); "took" the slowest rank's; "named" the time from the ranks' end
 until \`copper status --all\` named the missing node and no other; "back" the time from the end of the fault
 until all nodes were there again (a killed helper stays away).
 
