@@ -26,7 +26,6 @@ pub struct Shape {
 ///
 /// The loop has no early exit, so that it runs over many bytes at a time; a `/.` that begins a
 /// hidden name is told from the component `.` only where one occurs.
-#[inline]
 pub fn shape(path: &[u8]) -> Shape {
     let Some((last, _)) = path.split_last() else {
         return Shape { normal: false };
@@ -59,10 +58,15 @@ fn components_are_normal(path: &[u8]) -> bool {
 pub fn tidy(path: &[u8], out: &mut [u8]) -> Option<Tidied> {
     let mut length = 0;
     let mut parents = false;
-    let mut last: &[u8] = b"";
+    let (mut wants_directory, mut enters_directory) = (false, false);
     for name in path.split(|&byte| byte == b'/') {
-        last = name;
-        if matches!(name, b"" | b".") {
+        wants_directory = matches!(name, b"" | b"." | b"..");
+        // A slash behind the `.` changes nothing: it is still the last component.
+        if name.is_empty() {
+            continue;
+        }
+        enters_directory = name == b".";
+        if enters_directory {
             continue;
         }
         parents |= name == b"..";
@@ -79,8 +83,8 @@ pub fn tidy(path: &[u8], out: &mut [u8]) -> Option<Tidied> {
     Some(Tidied {
         length,
         parents,
-        wants_directory: matches!(last, b"" | b"." | b".."),
-        enters_directory: last == b".",
+        wants_directory,
+        enters_directory,
     })
 }
 
@@ -93,8 +97,25 @@ pub struct Tidied {
     pub parents: bool,
     /// The path ends so that only a directory will do.
     pub wants_directory: bool,
-    /// The path ends in `.`, so the directory must be one that may be searched.
+    /// The last component is `.`, so the directory must be one that may be searched.
     pub enters_directory: bool,
+}
+
+impl Tidied {
+    /// What has to stand behind the path again for the kernel to take it as it was given.
+    pub fn ending(self) -> &'static [u8] {
+        match self {
+            Tidied {
+                enters_directory: true,
+                ..
+            } => b"/.",
+            Tidied {
+                wants_directory: true,
+                ..
+            } => b"/",
+            _ => b"",
+        }
+    }
 }
 
 /// The directory that holds `path`, and the last component. `/` has itself and an empty name.
@@ -129,13 +150,56 @@ fn slashes_in(word: u64) -> u64 {
     !(((difference & CLEAR) + CLEAR) | difference | CLEAR)
 }
 
+/// Whether two texts are the same. Without a call of libc's, which takes longer than comparing
+/// texts of these lengths.
+#[inline]
+pub fn same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && starts_with(one, other)
+}
+
+/// Whether `text`, which is no shorter, begins with `start`; `WIDTH` bytes at a time.
+#[inline]
+fn starts_with(text: &[u8], start: &[u8]) -> bool {
+    let text = &text[..start.len()];
+    let (Some(text_end), Some(start_end)) =
+        (text.last_chunk::<WIDTH>(), start.last_chunk::<WIDTH>())
+    else {
+        return starts_with_short(text, start);
+    };
+    let pairs = core::iter::zip(text.as_chunks::<WIDTH>().0, start.as_chunks::<WIDTH>().0);
+    for (text, start) in pairs {
+        if text != start {
+            return false;
+        }
+    }
+    text_end == start_end
+}
+
+/// The same for less than `WIDTH` bytes, `text` being as long as `start`.
+#[inline]
+fn starts_with_short(text: &[u8], start: &[u8]) -> bool {
+    const HALF: usize = WIDTH / 2;
+    match (text.first_chunk::<HALF>(), start.first_chunk::<HALF>()) {
+        (Some(head), Some(start_head)) => {
+            head == start_head && text.last_chunk::<HALF>() == start.last_chunk::<HALF>()
+        }
+        _ => core::iter::zip(text, start).all(|(text, start)| text == start),
+    }
+}
+
+/// Bytes that are looked at together, in comparing and in hashing.
+const WIDTH: usize = 16;
+
 /// Whether `path` is `prefix` or lies below it; both in normal form.
 #[inline]
 pub fn is_within(path: &[u8], prefix: &[u8]) -> bool {
     if prefix == b"/" {
         return path.first() == Some(&b'/');
     }
-    path.starts_with(prefix) && matches!(path.get(prefix.len()), None | Some(b'/'))
+    match path.get(prefix.len()) {
+        None => same(path, prefix),
+        Some(after) => *after == b'/' && starts_with(path, prefix),
+    }
 }
 
 /// The part of `path` below `prefix`, as an absolute path (`/` for the prefix itself), or `None`
@@ -212,24 +276,31 @@ pub fn may_be_covered(prefix: &[u8]) -> bool {
 pub fn hash(path: &[u8]) -> u64 {
     const A: u64 = 0x9e37_79b9_7f4a_7c15;
     const B: u64 = 0xd6e8_feb8_6659_fd93;
-    let mut state = A ^ path.len() as u64;
-    let (words, tail) = path.as_chunks::<8>();
-    for word in words {
-        state = fold(state ^ u64::from_le_bytes(*word), B);
-    }
-    // The last bytes count twice where the length is no multiple of eight: cheaper than one by one.
-    let last = match path.last_chunk::<8>() {
-        Some(last) => u64::from_le_bytes(*last),
-        None => tail
-            .iter()
-            .fold(0, |last, &byte| last << 8 | u64::from(byte)),
+    let mix = |state: u64, (low, high): (u64, u64)| fold(state ^ low, high ^ B);
+    let blocks = path.as_chunks().0.iter();
+    let state = blocks.fold(A, |state, block| mix(state, halves(block)));
+    // The last bytes may count twice: cheaper than one by one.
+    let last = match (path.last_chunk(), path.first_chunk(), path.last_chunk()) {
+        (Some(last), ..) => halves(last),
+        (None, Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => {
+            let push = |word, &byte| word << 8 | u64::from(byte);
+            (path.iter().fold(0, push), 0)
+        }
     };
-    fold(fold(state ^ last, A), B)
+    fold(mix(state, last) ^ path.len() as u64, A)
 }
 
 #[inline]
+fn halves(bytes: &[u8; WIDTH]) -> (u64, u64) {
+    let both = u128::from_le_bytes(*bytes);
+    (both as u64, (both >> 64) as u64)
+}
+
+/// The halves of the product, one upon the other.
+#[inline]
 fn fold(a: u64, b: u64) -> u64 {
-    let wide = u128::from(a ^ 0x5851_f42d_4c95_7f2d) * u128::from(b);
+    let wide = u128::from(a) * u128::from(b);
     (wide as u64) ^ (wide >> 64) as u64
 }
 
@@ -282,6 +353,21 @@ mod tests {
         assert_eq!(tidied(b"/a/../b"), (b"/a/../b".to_vec(), true, false));
         assert_eq!(tidied(b"/./"), (b"/".to_vec(), false, true));
         assert!(tidy(b"/abc", &mut [0; 3]).is_none());
+    }
+
+    #[test]
+    fn a_path_enters_a_directory_by_its_last_component() {
+        for (path, enters) in [
+            ("/a/.", true),
+            ("/a/./", true),
+            ("/a/.//", true),
+            ("/a/", false),
+            ("/a/./b", false),
+            ("/a/./..", false),
+        ] {
+            let tidied = tidy(path.as_bytes(), &mut [0; 64]).expect("fits");
+            assert_eq!(tidied.enters_directory, enters, "{path}");
+        }
     }
 
     #[test]
@@ -352,6 +438,51 @@ mod tests {
             other[at] ^= 1;
             assert!(seen.insert(hash(&other)));
             assert!(seen.insert(hash(&base[..at])));
+        }
+    }
+
+    #[test]
+    fn hashes_of_similar_names_spread() {
+        let names = (0..1 << 14).map(|number| std::format!("/lus/env/lib/module-{number}.py"));
+        let mut low = std::vec![0u8; 1 << 14];
+        let mut high = low.clone();
+        for hash in names.map(|name| hash(name.as_bytes())) {
+            low[hash as usize % (1 << 14)] += 1;
+            high[(hash >> 50) as usize] += 1;
+        }
+        // As many names as places: with a random function the fullest place holds about seven.
+        assert!(low.iter().chain(&high).all(|&count| count < 12));
+    }
+
+    #[test]
+    fn texts_are_compared_to_their_last_byte() {
+        for length in 0..70 {
+            let text = std::vec![b'a'; length];
+            assert!(same(&text, &text));
+            assert!(!same(&text, &std::vec![b'a'; length + 1]));
+            for at in 0..length {
+                let mut other = text.clone();
+                other[at] = b'b';
+                assert!(!same(&text, &other), "{at} of {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn shape_sees_every_place() {
+        for length in 2..70 {
+            for at in 1..length {
+                let mut path = std::vec![b'a'; length];
+                path[0] = b'/';
+                assert!(shape(&path).normal);
+                path[at] = b'/';
+                assert_eq!(shape(&path).normal, at != 1 && at != length - 1);
+                if at + 2 < length {
+                    path[at + 1] = b'.';
+                    path[at + 2] = b'/';
+                    assert!(!shape(&path).normal, "./ at {at} of {length}");
+                }
+            }
         }
     }
 }

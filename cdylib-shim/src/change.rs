@@ -5,7 +5,7 @@
 //! mount that is read-only, with the same error taking precedence. The families themselves are in
 //! [`crate::entries`], [`crate::modify`] and [`crate::temporary`].
 
-use crate::ask::tell;
+use crate::ask::{ask, tell};
 use crate::descriptor::{record_of, scope_of};
 use crate::session::{self, Session};
 use crate::sys::{self, Descriptor, call, fail};
@@ -133,38 +133,49 @@ pub(crate) fn settle(
         if place.scope == Scope::View {
             return settle_in_view(session, place, Last::of(path), meaning, then);
         }
-        with_route(&place, directory, path, |directory, path| {
+        let last = Last::of(path).name;
+        let (directory, path) = place.route().of(directory, path);
+        let mut then = |told: &[u8]| {
             then(Target::Writable {
                 directory,
                 path,
-                told: Some(place.path),
+                told: Some(told),
             })
-        })
+        };
+        if meaning == Meaning::Entry && last == LastName::Plain && place.has_parents() {
+            with_lasting_name(session, place.path, then)
+        } else {
+            then(place.path)
+        }
     })
 }
 
-/// Hands the directory and path to call the kernel with for a place to `then`. A path that stands
-/// for the caller's ends as the caller's does, which means something to the kernel.
-pub(crate) fn with_route<R>(
-    place: &Place<'_>,
-    directory: c_int,
-    path: *const c_char,
-    then: impl FnOnce(c_int, *const c_char) -> R,
+/// Hands the name of an entry to `then` that holds when the entry, or one on the way to it, is
+/// gone: `c/../a` says nothing any more where `c` was renamed.
+#[cold]
+#[inline(never)]
+pub(crate) fn with_lasting_name<R>(
+    session: &Session,
+    path: &[u8],
+    then: impl FnOnce(&[u8]) -> R,
 ) -> R {
-    let (by_directory, by_path) = place.route().of(directory, path);
-    let last = Last::of(path);
-    if core::ptr::eq(by_path, path) || !last.wants_directory() {
-        return then(by_directory, by_path);
-    }
-    let ending: &[u8] = match last.name {
-        LastName::Dot => b"/.",
-        _ => b"/",
-    };
-    let mut room = [0u8; PATH_MAX + 3];
-    let length = place.path.len();
-    room[..length].copy_from_slice(place.path);
-    room[length..length + ending.len()].copy_from_slice(ending);
-    then(AT_FDCWD, room.as_ptr().cast())
+    let mut room = [0u8; PATH_MAX + 1];
+    let named = lasting_name(path, &mut room).map(|length| &room[..length]);
+    then(named.filter(|named| session.covers(named)).unwrap_or(path))
+}
+
+fn lasting_name(path: &[u8], room: &mut [u8; PATH_MAX + 1]) -> Option<usize> {
+    let (parent, name) = path::split_last(path);
+    let mut text = [0u8; PATH_MAX + 1];
+    text.get_mut(..parent.len())?.copy_from_slice(parent);
+    let at = look_at(text.as_ptr().cast(), O_DIRECTORY).ok()?;
+    let length = descriptor_path(at.number(), room)?;
+    let start = if length == 1 { 0 } else { length };
+    let end = start + 1 + name.len();
+    let entry = room.get_mut(start..end)?;
+    entry[0] = b'/';
+    entry[1..].copy_from_slice(name);
+    Some(end)
 }
 
 fn settle_in_view(
@@ -226,8 +237,10 @@ pub(crate) fn mode_of(directory: c_int, path: *const c_char, flags: c_int) -> Re
 #[cold]
 #[inline(never)]
 fn ask_kernel(session: &Session, place: Place<'_>, ending: Ending, then: Then<'_>) -> c_int {
-    let mut room = [0u8; PATH_MAX + 1];
-    let (parent, name) = path::split_last(place.path);
+    let (mut room, mut name) = ([0u8; PATH_MAX + 1], [0u8; PATH_MAX + 1]);
+    let (parent, last) = path::split_last(place.path);
+    // Without the slash that may stand behind it: the entry itself is meant.
+    name[..last.len()].copy_from_slice(last);
     let looked = if ending.follow {
         let flags = if ending.directory { O_DIRECTORY } else { 0 };
         look_at(place.path.as_ptr().cast(), flags)
@@ -277,6 +290,9 @@ pub(crate) fn change(
             path,
             told,
         } => {
+            if meaning == Meaning::Entry {
+                learn_links(told, directory, path);
+            }
             let result = native(directory, path);
             if result != -1 {
                 tell_of(told, None);
@@ -284,6 +300,19 @@ pub(crate) fn change(
             result
         }
     })
+}
+
+/// Lets the helper learn of a file that has other names as well before it loses this one: they
+/// have one link less then, and nobody can tell any more which file it was.
+pub(crate) fn learn_links(told: Option<&[u8]>, directory: c_int, path: *const c_char) {
+    let (Some(told), Some(session)) = (told, session::known()) else {
+        return;
+    };
+    let has_others = sys::stat_at(directory, path, AT_SYMLINK_NOFOLLOW)
+        .is_ok_and(|status| status.st_nlink > 1 && status.st_mode & libc::S_IFMT == libc::S_IFREG);
+    if has_others && session.is_believable() && session.catalog.live(told).is_none() {
+        ask(session, Operation::Resolve, told, b"");
+    }
 }
 
 /// Fails with `errno`, or succeeds where there is none.

@@ -1,11 +1,13 @@
 //! Calls that make, remove and rename directory entries.
 
 use crate::change::{
-    Last, LastName, Meaning, Standing, Target, change, mode_of, parent_error, refuse, settle,
-    tell_of,
+    Last, LastName, Meaning, Standing, Target, change, learn_links, mode_of, parent_error, refuse,
+    settle, tell_of, with_lasting_name,
 };
 use crate::original::{hooks, original};
+use crate::session;
 use crate::target::{is_bad_pointer, text};
+use copper_core::path::is_within;
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, dev_t, mode_t};
 
@@ -187,16 +189,36 @@ fn pair(
                         directory: *to_directory,
                         path: *to_path,
                     };
-                    let result = native(old, new);
-                    if result == 0 {
-                        tell_of(*told, *to_told);
-                    }
-                    result
+                    learn_links(*to_told, new.directory, new.path);
+                    with_lasting_names(*told, *to_told, |told, to_told| {
+                        let result = native(old, new);
+                        if result == 0 {
+                            tell_of(told, to_told);
+                        }
+                        result
+                    })
                 }
                 _ => refuse(refusal(&old, &new)),
             },
         )
     })
+}
+
+/// Hands the names to tell of to `then`. Where one lies below the other, the one is a link that
+/// may be gone afterwards.
+fn with_lasting_names(
+    old: Option<&[u8]>,
+    new: Option<&[u8]>,
+    then: impl FnOnce(Option<&[u8]>, Option<&[u8]>) -> c_int,
+) -> c_int {
+    match (old, new, session::known()) {
+        (Some(old), Some(new), Some(session)) if is_within(old, new) || is_within(new, old) => {
+            with_lasting_name(session, old, |old| {
+                with_lasting_name(session, new, |new| then(Some(old), Some(new)))
+            })
+        }
+        _ => then(old, new),
+    }
 }
 
 /// What the kernel says of a path before it looks anything up.

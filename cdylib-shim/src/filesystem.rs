@@ -1,7 +1,6 @@
 //! Questions about file systems and extended attributes. The catalog does not hold the answers,
 //! so the origin gives them; only that a file is missing is answered from the catalog.
 
-use crate::change::with_route;
 use crate::descriptor::{record_of, scope_of};
 use crate::original::{hooks, original};
 use crate::session;
@@ -50,9 +49,10 @@ fn on_path<R: Failure>(
             R::FAILED
         }
         Outcome::Absent { .. } => with_place(directory, path, |place| match place {
-            Some(place) => with_route(&place, directory, path, |directory, path| {
+            Some(place) => {
+                let (directory, path) = place.route().of(directory, path);
                 kernel(directory, path, place.scope == Scope::View)
-            }),
+            }
             None => kernel(directory, path, false),
         }),
     })

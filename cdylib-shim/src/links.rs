@@ -4,7 +4,7 @@
 use crate::original::{hooks, original};
 use crate::session::{self, Session};
 use crate::sys::{call, fail, finish, set_errno};
-use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Scope, is_bad_pointer, text, with_target};
+use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Place, Scope, is_bad_pointer, text, with_target};
 use copper_core::path::PATH_MAX;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use libc::{AT_FDCWD, size_t, ssize_t};
@@ -23,6 +23,20 @@ pub(crate) fn name_for_program(
         Scope::View
     };
     put_name(session, scope, origin, out)
+}
+
+/// Writes the name by which a child will find a place, whatever its directory is,
+/// NUL-terminated and ending as the caller's path did.
+pub(crate) fn put_place(
+    session: &Session,
+    place: Place<'_>,
+    out: &mut [u8; PATH_MAX + 1],
+) -> Option<usize> {
+    let length = put_name(session, place.scope, place.path, out)?;
+    let end = length + place.ending.len();
+    out.get_mut(length..end)?.copy_from_slice(place.ending);
+    *out.get_mut(end)? = 0;
+    Some(end)
 }
 
 /// Writes the origin path `origin` as it is called in `scope`, NUL-terminated.

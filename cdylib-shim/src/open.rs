@@ -4,13 +4,13 @@
 use crate::access;
 use crate::ask::tell;
 use crate::change::mode_of;
-use crate::change::with_route;
 use crate::content::open_stored;
 use crate::original::{hooks, original};
 use crate::session;
 use crate::sys::{call, fail, finish};
 use crate::target::{
-    Found, Outcome, Place, Route, Scope, resolve_place, text, with_place, with_target,
+    Found, Outcome, Place, Route, Scope, at_place_as_named, resolve_place, text, with_place,
+    with_target,
 };
 use copper_core::catalog::resolve::Ending;
 use copper_core::path::PATH_MAX;
@@ -161,14 +161,21 @@ fn open_by_kernel_with_creation(
     flags: c_int,
     kernel: &impl Fn(c_int, *const c_char) -> c_int,
 ) -> c_int {
-    if route.is_in_view() {
-        return fail(libc::EROFS);
+    if !route.is_in_view() {
+        let result = by_kernel(route, directory, path, kernel);
+        if result >= 0 {
+            told(directory, path, Operation::Changed);
+        }
+        return result;
     }
-    let result = by_kernel(route, directory, path, kernel);
-    if result >= 0 && flags & O_CREAT != 0 {
-        told(directory, path, Operation::Changed);
-    }
-    result
+    with_place(directory, path, |place| {
+        let (directory, path) = route.of(directory, path);
+        let follow = flags & O_NOFOLLOW == 0;
+        match place.and_then(|place| origin_refuses(place, directory, path, flags, follow)) {
+            Some(errno) => fail(errno),
+            None => raw_open(directory, path, flags & !O_CREAT, 0),
+        }
+    })
 }
 
 /// Opens what may be changed by it.
@@ -188,7 +195,7 @@ fn open_for_change(
             open_in_view(place, (directory, path), flags, ending, &kernel)
         }
         Some(place) => {
-            let result = with_route(&place, directory, path, &kernel);
+            let result = by_kernel(place.route(), directory, path, &kernel);
             if result >= 0 {
                 tell_change(&place, flags);
             }
@@ -232,8 +239,28 @@ fn refuse_slash(place: Place<'_>) -> c_int {
     };
     resolve_place(session, place.parent(), ending, |outcome| match outcome {
         Outcome::Absent { errno, .. } => fail(errno),
-        _ => fail(libc::EISDIR),
+        Outcome::Found(_) => fail(libc::EISDIR),
+        Outcome::Kernel(route) => {
+            let there = if route.leads_outside() {
+                mode_of(AT_FDCWD, route.path(core::ptr::null()), 0)
+            } else {
+                parent_mode(place)
+            };
+            fail(match there {
+                Ok(mode) if mode & libc::S_IFMT == libc::S_IFDIR => libc::EISDIR,
+                Ok(_) => libc::ENOTDIR,
+                Err(errno) => errno,
+            })
+        }
     })
+}
+
+/// What the origin says of the directory that holds a place.
+fn parent_mode(place: Place<'_>) -> Result<u32, c_int> {
+    let mut room = [0u8; PATH_MAX + 1];
+    let parent = place.parent().path;
+    room[..parent.len()].copy_from_slice(parent);
+    mode_of(AT_FDCWD, room.as_ptr().cast(), 0)
 }
 
 /// What the kernel says to an open for writing on a read-only mount.
@@ -249,7 +276,16 @@ fn open_in_view(
         follow: ending.follow && !exclusive,
         ..ending
     };
-    with_target(directory, path, ending, |outcome| match outcome {
+    let Some(session) = session::known() else {
+        return kernel(directory, path);
+    };
+    // In front of a `.` the path's end is not the last component.
+    let place = if flags & O_CREAT != 0 && place.ending.is_empty() {
+        place.creating()
+    } else {
+        place
+    };
+    at_place_as_named(session, place, ending, |outcome| match outcome {
         Outcome::Kernel(route) if route.is_in_view() => {
             let (directory, path) = route.of(directory, path);
             match origin_refuses(place, directory, path, flags, ending.follow) {
@@ -286,6 +322,7 @@ fn verdict(mode: u32, flags: c_int, denied: impl FnOnce() -> bool) -> Option<c_i
         libc::S_IFDIR if temporary => Some(libc::EROFS),
         libc::S_IFDIR => Some(libc::EISDIR),
         _ if flags & O_DIRECTORY != 0 => Some(libc::ENOTDIR),
+        libc::S_IFREG if !may_write(flags) => None,
         libc::S_IFREG if flags & O_TRUNC == 0 && denied() => Some(libc::EACCES),
         libc::S_IFREG => Some(libc::EROFS),
         _ => None,
@@ -309,12 +346,8 @@ fn origin_refuses(
             let result = unsafe { call!(libc::SYS_faccessat, directory, path, libc::W_OK) };
             result == -(libc::EACCES as isize)
         }),
-        Err(libc::ENOENT) if flags & O_CREAT != 0 => {
-            let mut room = [0u8; PATH_MAX + 1];
-            let parent = place.parent().path;
-            room.get_mut(..parent.len())?.copy_from_slice(parent);
-            let known = mode_of(AT_FDCWD, room.as_ptr().cast(), 0);
-            Some(known.err().unwrap_or(libc::EROFS))
+        Err(libc::ENOENT) if flags & O_CREAT != 0 && place.ending.is_empty() => {
+            Some(parent_mode(place).err().unwrap_or(libc::EROFS))
         }
         Err(errno) => Some(errno),
     }

@@ -66,24 +66,32 @@ pub(crate) fn libc_is_next() -> bool {
     LIBC_IS_NEXT.load(Ordering::Relaxed)
 }
 
-/// Compares the next `fstat` with the one that libc has.
+/// Compares the next definitions with those that libc has.
 fn look_behind() {
-    let Some(next) = FSTAT.address() else { return };
     let library = crate::loader::loaded_already(c"libc.so.6");
     if library.is_null() {
         return;
     }
-    // SAFETY: a handle of a loaded library, and a NUL-terminated name; libc is never unloaded.
-    let own = unsafe {
-        let own = libc::dlsym(library, FSTAT.name.as_ptr());
-        libc::dlclose(library);
-        own
-    };
-    LIBC_IS_NEXT.store(own.cast_const() == next, Ordering::Relaxed);
+    let all_own = SHORTEST.iter().all(|next| {
+        // SAFETY: a handle of a loaded library, and a NUL-terminated name.
+        let own = unsafe { libc::dlsym(library, next.name.as_ptr()) }.cast_const();
+        next.address().unwrap_or(core::ptr::null()) == own
+    });
+    // SAFETY: the handle is ours; libc is never unloaded.
+    unsafe { libc::dlclose(library) };
+    LIBC_IS_NEXT.store(all_own, Ordering::Relaxed);
 }
 
+/// The functions whose hooks make the call themselves where libc's would be next.
 #[unsafe(link_section = "copper_originals")]
-static FSTAT: Original = Original::new(c"fstat");
+static SHORTEST: [Original; 6] = [
+    Original::new(c"fstat"),
+    Original::new(c"fstat64"),
+    Original::new(c"stat"),
+    Original::new(c"stat64"),
+    Original::new(c"lstat"),
+    Original::new(c"lstat64"),
+];
 
 fn look_up_all() {
     let first = (&raw const FIRST).cast::<Original>();

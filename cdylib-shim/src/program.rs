@@ -2,7 +2,7 @@
 
 use crate::content::{open_stored, with_stored};
 use crate::descriptor::record_of;
-use crate::links::put_name;
+use crate::links::put_place;
 use crate::session::{self, Session};
 use crate::sys::{self, Descriptor, call};
 use crate::target::{FOLLOW, Outcome, resolve_place, with_place};
@@ -38,7 +38,7 @@ pub(crate) fn with_program(
                     return then(Ok((directory, path)));
                 }
                 let mut name = [0u8; PATH_MAX + 1];
-                match put_name(session, place.scope, place.path, &mut name) {
+                match put_place(session, place, &mut name) {
                     Some(_) => then(Ok((AT_FDCWD, name.as_ptr().cast()))),
                     None => then(Ok(by_kernel)),
                 }

@@ -52,6 +52,8 @@ pub(crate) struct Session {
     prefixes_length: usize,
     /// Of the view, the mirror and the prefixes, in this order.
     sieves: [Sieve; PREFIXES_MAX + 2],
+    /// A bit for each second byte that an absolute path which may concern us has.
+    second_bytes: [u64; 4],
 }
 
 /// Runtime directories longer than this do not fit a socket's address anyway.
@@ -187,6 +189,7 @@ impl Session {
             prefixes: [b""; PREFIXES_MAX],
             prefixes_length: 0,
             sieves: [Sieve::default(); PREFIXES_MAX + 2],
+            second_bytes: [0; 4],
         };
         session.take_strings()?;
         session.take_environment();
@@ -217,6 +220,20 @@ impl Session {
             .zip(roots)
             .for_each(|(sieve, root)| *sieve = Sieve::new(root));
         self.sieves = sieves;
+        let roots = [self.view, self.mirror].into_iter().chain(self.prefixes());
+        // `//`, `/./` and `/../` at the start hide the first component.
+        let seconds = roots.filter_map(|root| root.get(1).copied());
+        let mut second_bytes = [0; 4];
+        seconds
+            .chain([b'/', b'.'])
+            .for_each(|byte| second_bytes[usize::from(byte >> 6)] |= 1 << (byte & 63));
+        self.second_bytes = second_bytes;
+    }
+
+    /// Whether an absolute path with this second byte may concern us, as far as one byte tells.
+    #[inline]
+    pub(crate) fn may_begin(&self, second: u8) -> bool {
+        self.second_bytes[usize::from(second >> 6)] >> (second & 63) & 1 != 0
     }
 
     fn take_environment(&mut self) {
@@ -248,13 +265,12 @@ impl Session {
         }
     }
 
-    /// Whether `path`, absolute, may lie below the view, the mirror or a prefix; cheap, and no
-    /// for most paths of most programs.
+    /// Whether an absolute path with this [`path::first_word`] may lie below the view, the mirror
+    /// or a prefix; cheap, and no for most paths of most programs.
     #[inline]
-    pub(crate) fn may_concern(&self, path: &[u8]) -> bool {
-        let word = path::first_word(path);
+    pub(crate) fn may_concern(&self, word: u64) -> bool {
         // `//`, `/./` and `/../` at the start hide the first component.
-        matches!(path.get(1), None | Some(b'/' | b'.'))
+        matches!(word.to_le_bytes()[1], b'/' | b'.')
             || self.sieves[..self.prefixes_length + 2]
                 .iter()
                 .any(|sieve| sieve.passes(word))
@@ -273,6 +289,12 @@ impl Session {
         } else {
             b""
         }
+    }
+
+    /// Whether an absolute path with this [`path::first_word`] may lie in the store.
+    #[inline]
+    pub(crate) fn may_be_stored(&self, word: u64) -> bool {
+        self.sieves[1].passes(word)
     }
 
     /// Whether `path` lies below a covered prefix.

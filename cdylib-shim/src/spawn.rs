@@ -6,7 +6,7 @@ use crate::change::{Meaning, Target, settle};
 use crate::cwd::leave_store;
 use crate::environment::{List, with_environment};
 use crate::exec::{Candidate, leave_store_for, search_goes_on, search_path};
-use crate::links::put_name;
+use crate::links::put_place;
 use crate::open::{may_write, told};
 use crate::original::{hooks, original};
 use crate::program::with_program;
@@ -172,7 +172,7 @@ fn with_child_path(path: *const c_char, then: &mut dyn FnMut(*const c_char) -> c
         if core::ptr::eq(by_kernel, path) {
             return then(path);
         }
-        match put_name(session, place.scope, place.path, &mut name) {
+        match put_place(session, place, &mut name) {
             Some(_) => then(name.as_ptr().cast()),
             None => then(by_kernel),
         }

@@ -156,6 +156,9 @@ macro_rules! path_stat {
         hooks! { fn $name(path: *const c_char, out: *mut Stat) -> c_int {
             answer(AT_FDCWD, path, out, $ending, |route| {
                 let path = route.path(path);
+                if libc_is_next() {
+                    return raw_fstatat(AT_FDCWD, path, out, $flags);
+                }
                 original!(fn $name(path: *const c_char, out: *mut Stat) -> c_int; else {
                     raw_fstatat(AT_FDCWD, path, out, $flags)
                 })

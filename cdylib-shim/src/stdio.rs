@@ -3,11 +3,12 @@
 
 use crate::access::grants;
 use crate::content::with_stored;
-use crate::open::{may_write, told};
+use crate::open::{may_write, open_common, told};
 use crate::original::{hooks, original};
 use crate::sys::set_errno;
 use crate::target::{FOLLOW, Outcome, Scope, with_place, with_target};
 use copper_core::request::Operation;
+use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
 use libc::{AT_FDCWD, FILE};
 
@@ -81,43 +82,18 @@ fn common(
     })
 }
 
+/// As `open` goes with these flags: it finds the way, says what is wrong, and tells the helper.
 fn for_writing(
     path: *const c_char,
     flags: c_int,
     libc_opens: impl Fn(*const c_char) -> *mut FILE,
 ) -> *mut FILE {
-    let (route, scope) = with_place(AT_FDCWD, path, |place| match place {
-        None => (None, None),
-        Some(place) => (Some(place.route().path(path)), Some(place.scope)),
+    let stream = Cell::new(core::ptr::null_mut());
+    open_common(AT_FDCWD, path, flags, |_, path| {
+        stream.set(libc_opens(path));
+        if stream.get().is_null() { -1 } else { 0 }
     });
-    match (route, scope) {
-        (_, Some(Scope::View)) => in_view(path, flags, libc_opens),
-        (Some(_), Some(Scope::Prefix)) => under_prefix(path, libc_opens),
-        _ => libc_opens(path),
-    }
-}
-
-fn under_prefix(path: *const c_char, libc_opens: impl Fn(*const c_char) -> *mut FILE) -> *mut FILE {
-    let stream = with_place(AT_FDCWD, path, |place| {
-        libc_opens(place.map_or(path, |place| place.route().path(path)))
-    });
-    if !stream.is_null() {
-        told(AT_FDCWD, path, Operation::Writing);
-    }
-    stream
-}
-
-/// In the view `open` says what is wrong; a device or a pipe it opens, and libc opens it again.
-fn in_view(
-    path: *const c_char,
-    flags: c_int,
-    libc_opens: impl Fn(*const c_char) -> *mut FILE,
-) -> *mut FILE {
-    // SAFETY: the caller's own path.
-    if unsafe { crate::open::open(path, flags & !libc::O_TRUNC | libc::O_NONBLOCK, 0o666) } < 0 {
-        return core::ptr::null_mut();
-    }
-    libc_opens(path)
+    stream.get()
 }
 
 /// Defines the names of `fopen`.

@@ -191,20 +191,33 @@ pub(crate) struct Place<'p> {
     pub(crate) scope: Scope,
     /// Absolute; may hold `..` unless the text it was made from was in normal form.
     pub(crate) path: &'p [u8],
+    /// What tidying took from the end of the text: nothing, a slash or `/.`.
+    pub(crate) ending: &'static [u8],
+    /// What is not there is to be created.
+    creates: bool,
     route: Route,
 }
 
-/// Looks at an absolute path without empty or `.` components, followed by a NUL in memory.
-#[inline]
-fn classify<'p>(session: &'static Session, text: &'p [u8]) -> Option<Place<'p>> {
-    if let Some(origin) = path::below(text, session.view_for(path::first_word(text))) {
+/// Looks at an absolute path, whose [`path::first_word`] is `word`, without empty or `.` components, followed in memory by what tidying
+/// took from its end and a NUL.
+#[inline(never)]
+fn classify<'p>(session: &'static Session, text: &'p [u8], word: u64) -> Option<Place<'p>> {
+    classify_here(session, text, word)
+}
+
+#[inline(always)]
+fn classify_here<'p>(session: &'static Session, text: &'p [u8], word: u64) -> Option<Place<'p>> {
+    if let Some(origin) = path::below(text, session.view_for(word)) {
         let hidden = path::is_node_local(origin) && !session.covers(origin);
         return (!hidden).then(|| Place::new(Scope::View, origin, core::ptr::null()));
     }
     if session.covers(text) {
         return Some(Place::new(Scope::Prefix, text, core::ptr::null()));
     }
-    in_store(session, text)
+    if session.may_be_stored(word) {
+        return in_store(session, text);
+    }
+    None
 }
 
 /// A path in the store that has come back from the kernel or from the loader.
@@ -253,46 +266,100 @@ pub(crate) fn with_target<R>(
     ending: Ending,
     then: impl FnOnce(Outcome<'_>) -> R,
 ) -> R {
-    let Some(bytes) = text(path) else {
+    let (Some(session), false) = (session::known(), is_bad_pointer(path.cast())) else {
         return then(Outcome::Kernel(Route::AS_GIVEN));
     };
-    let Some(session) = session::known() else {
+    // SAFETY: libc's contract makes the path NUL-terminated, so a slash has a byte behind it.
+    let passes_by = unsafe { *path == b'/' as c_char && !session.may_begin(*path.add(1) as u8) };
+    if passes_by {
         return then(Outcome::Kernel(Route::AS_GIVEN));
+    }
+    match text(path) {
+        Some(bytes) => of_concern(session, directory, bytes, ending, then),
+        None => then(Outcome::Kernel(Route::AS_GIVEN)),
+    }
+}
+
+/// A path that may be covered.
+#[inline]
+fn of_concern<R>(
+    session: &'static Session,
+    directory: c_int,
+    bytes: &[u8],
+    ending: Ending,
+    then: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
+    match at_once(session, bytes, ending) {
+        Some(outcome) => then(outcome),
+        None => not_at_once(session, directory, bytes, ending, then),
+    }
+}
+
+/// The outcome without a walk, by the text as it was given: that finds nearly all there is.
+// In a frame of its own: spread out in each hook a hit takes half as long again. What it calls is
+// spread out in here: records handed over in memory wait for what was just stored.
+#[inline(never)]
+fn at_once(session: &'static Session, bytes: &[u8], ending: Ending) -> Option<Outcome<'static>> {
+    if bytes[0] != b'/' {
+        return None;
+    }
+    let word = path::first_word(bytes);
+    if !session.may_concern(word) {
+        return Some(Outcome::Kernel(Route::AS_GIVEN));
+    }
+    let Some(place) = classify_here(session, bytes, word) else {
+        let elsewhere = path::shape(bytes).normal;
+        return elsewhere.then_some(Outcome::Kernel(Route::AS_GIVEN));
     };
+    if !session.is_believable() {
+        return None;
+    }
+    let found = look_up_here(session, place, ending)?;
+    Some(outcome(session, place, found))
+}
+
+#[cold]
+#[inline(never)]
+fn not_at_once<R>(
+    session: &'static Session,
+    directory: c_int,
+    bytes: &[u8],
+    ending: Ending,
+    then: impl FnOnce(Outcome<'_>) -> R,
+) -> R {
     if bytes[0] != b'/' {
         return relative(session, directory, bytes, ending, then);
-    }
-    if !session.may_concern(bytes) {
-        return then(Outcome::Kernel(Route::AS_GIVEN));
     }
     if !path::shape(bytes).normal {
         return untidy(session, bytes, ending, then);
     }
-    match classify(session, bytes) {
+    match classify(session, bytes, path::first_word(bytes)) {
         None => then(Outcome::Kernel(Route::AS_GIVEN)),
-        Some(place) => at_place(session, place, ending, then),
+        Some(place) if session.is_believable() => walk(session, place, ending, then),
+        Some(place) => then(Outcome::Kernel(place.route)),
     }
 }
 
-// In a frame of its own: spread out in each hook a hit takes half as long again.
 #[inline(never)]
-fn at_place<R>(
+fn look_up(
     session: &'static Session,
     place: Place<'_>,
     ending: Ending,
-    then: impl FnOnce(Outcome<'_>) -> R,
-) -> R {
-    if !session.is_believable() {
-        return then(Outcome::Kernel(place.route));
-    }
+) -> Option<Resolution<'static>> {
+    look_up_here(session, place, ending)
+}
+
+#[inline(always)]
+fn look_up_here(
+    session: &'static Session,
+    place: Place<'_>,
+    ending: Ending,
+) -> Option<Resolution<'static>> {
     let reach = Reach {
         session,
         scope: place.scope,
     };
-    match resolve::look_up(&session.catalog, &reach, place.path, ending) {
-        Some(resolution) => then(outcome(session, place, resolution)),
-        None => walk(session, place, ending, then),
-    }
+    resolve::look_up(&session.catalog, &reach, place.path, ending)
 }
 
 #[inline]
@@ -326,19 +393,24 @@ fn walk<R>(
         session,
         scope: place.scope,
     };
-    let mut walk = Walk::new();
+    let mut walk = if place.creates {
+        Walk::creating()
+    } else {
+        Walk::new()
+    };
     let mut resolution = walk.run(&session.catalog, &reach, place.path, ending);
     if matches!(resolution, Resolution::Unknown)
         && ask(session, Operation::Resolve, place.path, b"") == Reply::Known
     {
         resolution = walk.run(&session.catalog, &reach, place.path, ending);
     }
-    match resolution {
-        Resolution::Outside => then(Outcome::Kernel(Route::outside(
-            walk.canonical_terminated().as_ptr(),
-        ))),
-        other => then(outcome(session, place, other)),
-    }
+    let Resolution::Outside = resolution else {
+        return then(outcome(session, place, resolution));
+    };
+    let path = walk.canonical_terminated(place.ending);
+    then(Outcome::Kernel(
+        path.map_or(place.route, |path| Route::outside(path.as_ptr())),
+    ))
 }
 
 /// A path with empty, `.` or `..` components or a trailing slash.
@@ -351,10 +423,9 @@ fn untidy<R>(
     then: impl FnOnce(Outcome<'_>) -> R,
 ) -> R {
     let mut room = [0u8; PATH_MAX + 1];
-    let Some(tidied) = path::tidy(bytes, &mut room[..PATH_MAX]) else {
+    let Some(tidied) = tidy(bytes, &mut room) else {
         return then(Outcome::Kernel(Route::AS_GIVEN));
     };
-    room[tidied.length] = 0;
     at_tidied(session, &room, tidied, ending, then)
 }
 
@@ -365,44 +436,39 @@ fn at_tidied<R>(
     ending: Ending,
     then: impl FnOnce(Outcome<'_>) -> R,
 ) -> R {
-    let Some(place) = classify(session, &room[..tidied.length]) else {
-        return then(Outcome::Kernel(Route::AS_GIVEN));
-    };
-    at_place_tidied(session, place, tidied, ending, then)
+    let text = &room[..tidied.length];
+    match classify(session, text, path::first_word(text)) {
+        None => then(Outcome::Kernel(Route::AS_GIVEN)),
+        Some(place) => at_place_as_named(session, place.ending_as(tidied), ending, then),
+    }
 }
 
 /// A place whose path was tidied: what the tidying took away still counts.
-fn at_place_tidied<R>(
+pub(crate) fn at_place_as_named<R>(
     session: &'static Session,
     place: Place<'_>,
-    tidied: path::Tidied,
     ending: Ending,
     then: impl FnOnce(Outcome<'_>) -> R,
 ) -> R {
-    let directory = ending.directory || tidied.wants_directory;
+    let directory = ending.directory || !place.ending.is_empty();
+    let enters = place.ending == b"/.";
     let ending = Ending {
         follow: ending.follow || directory,
         directory,
     };
     let then = |outcome: Outcome<'_>| match outcome {
-        Outcome::Found(found) if tidied.enters_directory && !found.may_be_searched() => {
+        Outcome::Found(found) if enters && !found.may_be_searched() => {
             then(Outcome::Kernel(found.route))
         }
         // What is missing is not the last component, but the directory that `.` is in.
-        Outcome::Absent { errno, scope, .. } if tidied.enters_directory => then(Outcome::Absent {
+        Outcome::Absent { errno, scope, .. } if enters => then(Outcome::Absent {
             errno,
             creatable: false,
             scope,
         }),
         outcome => then(outcome),
     };
-    if !session.is_believable() {
-        then(Outcome::Kernel(place.route))
-    } else if tidied.parents {
-        walk(session, place, ending, then)
-    } else {
-        at_place(session, place, ending, then)
-    }
+    resolve_place(session, place, ending, then)
 }
 
 /// A path relative to the working directory or to a directory's descriptor.
@@ -420,29 +486,21 @@ fn relative<R>(
         Joined::Elsewhere => then(Outcome::Kernel(Route::AS_GIVEN)),
         Joined::Text(tidied) => at_tidied(session, &room, tidied, ending, then),
         Joined::Store(tidied, scope) => {
-            put_ending(&mut room, tidied);
             let place = Place::new(scope, &room[..tidied.length], room.as_ptr().cast());
-            at_place_tidied(session, place, tidied, ending, then)
+            at_place_as_named(session, place.ending_as(tidied), ending, then)
         }
     }
 }
 
-/// Puts back what the tidying took from the end of the path, for the kernel's eyes.
-fn put_ending(room: &mut [u8; PATH_MAX + 1], tidied: path::Tidied) {
-    let ending: &[u8] = match tidied {
-        path::Tidied {
-            enters_directory: true,
-            ..
-        } => b"/.\0",
-        path::Tidied {
-            wants_directory: true,
-            ..
-        } => b"/\0",
-        _ => b"\0",
-    };
-    if let Some(end) = room.get_mut(tidied.length..tidied.length + ending.len()) {
-        end.copy_from_slice(ending);
-    }
+/// Tidies a path into the room, and puts what that took from its end behind it, with a NUL, for
+/// the kernel's eyes. `None` where it does not fit.
+fn tidy(text: &[u8], room: &mut [u8; PATH_MAX + 1]) -> Option<path::Tidied> {
+    let tidied = path::tidy(text, &mut room[..PATH_MAX])?;
+    let ending = tidied.ending();
+    let end = room.get_mut(tidied.length..=tidied.length + ending.len())?;
+    end[..ending.len()].copy_from_slice(ending);
+    end[ending.len()] = 0;
+    Some(tidied)
 }
 
 /// Whether a descriptor of a directory outside the store is worth a look at its name.
@@ -457,9 +515,9 @@ pub(crate) enum Thorough {
 enum Joined {
     /// Nothing of ours.
     Elsewhere,
-    /// An absolute path that may be covered; NUL-terminated in the room.
+    /// An absolute path that may be covered; in the room with its ending and a NUL.
     Text(path::Tidied),
-    /// A path of the origin, reached from a directory in the store; NUL-terminated in the room.
+    /// A path of the origin, reached from a directory in the store; in the room likewise.
     Store(path::Tidied, Scope),
 }
 
@@ -475,7 +533,8 @@ fn join(
     let Some((length, scope)) = base_of(session, directory, &mut base, thorough) else {
         return Joined::Elsewhere;
     };
-    if scope.is_none() && !session.may_concern(&base[..length]) && !bytes.starts_with(b"..") {
+    let concerns = scope.is_some() || session.may_concern(path::first_word(&base[..length]));
+    if !concerns && !bytes.starts_with(b"..") {
         return Joined::Elsewhere;
     }
     let mut whole = [0u8; 2 * PATH_MAX + 2];
@@ -483,10 +542,9 @@ fn join(
     whole[length] = b'/';
     let end = length + 1 + bytes.len();
     whole[length + 1..end].copy_from_slice(bytes);
-    let Some(tidied) = path::tidy(&whole[..end], &mut room[..PATH_MAX]) else {
+    let Some(tidied) = tidy(&whole[..end], room) else {
         return Joined::Elsewhere;
     };
-    room[tidied.length] = 0;
     match scope {
         Some(scope) => Joined::Store(tidied, scope),
         None => Joined::Text(tidied),
@@ -603,29 +661,26 @@ pub(crate) fn with_place<R>(
     let (Some(bytes), Some(session)) = (text(path), session::known()) else {
         return then(None);
     };
-    if bytes[0] == b'/' && !session.may_concern(bytes) {
+    if bytes[0] == b'/' && !session.may_concern(path::first_word(bytes)) {
         return then(None);
     }
     let mut room = [0u8; PATH_MAX + 1];
     let joined = if bytes[0] == b'/' {
-        match path::tidy(bytes, &mut room[..PATH_MAX]) {
-            Some(tidied) => Joined::Text(tidied),
-            None => Joined::Elsewhere,
-        }
+        tidy(bytes, &mut room).map_or(Joined::Elsewhere, Joined::Text)
     } else {
         join(session, directory, bytes, &mut room, Thorough::Yes)
     };
     match joined {
         Joined::Elsewhere => then(None),
         Joined::Text(tidied) => {
-            room[tidied.length] = 0;
-            then(classify(session, &room[..tidied.length]))
+            let text = &room[..tidied.length];
+            let place = classify(session, text, path::first_word(text));
+            then(place.map(|place| place.ending_as(tidied)))
         }
-        Joined::Store(tidied, scope) => then(Some(Place::new(
-            scope,
-            &room[..tidied.length],
-            room.as_ptr().cast(),
-        ))),
+        Joined::Store(tidied, scope) => {
+            let place = Place::new(scope, &room[..tidied.length], room.as_ptr().cast());
+            then(Some(place.ending_as(tidied)))
+        }
     }
 }
 
@@ -634,7 +689,24 @@ impl<'p> Place<'p> {
         Place {
             scope,
             path,
+            ending: b"",
+            creates: false,
             route: Route::covered(scope, instead),
+        }
+    }
+
+    /// The same for a call that creates what is not there.
+    pub(crate) fn creating(self) -> Place<'p> {
+        Place {
+            creates: true,
+            ..self
+        }
+    }
+
+    fn ending_as(self, tidied: path::Tidied) -> Place<'p> {
+        Place {
+            ending: tidied.ending(),
+            ..self
         }
     }
 
@@ -642,8 +714,16 @@ impl<'p> Place<'p> {
     pub(crate) fn parent(self) -> Place<'p> {
         Place {
             path: path::split_last(self.path).0,
+            ending: b"",
             ..self
         }
+    }
+
+    /// Whether there is a `..` in its path.
+    pub(crate) fn has_parents(&self) -> bool {
+        self.path
+            .split(|&byte| byte == b'/')
+            .any(|name| name == b"..")
     }
 
     /// Where the kernel finds it.
@@ -662,13 +742,8 @@ pub(crate) fn resolve_place<R>(
     if !session.is_believable() {
         return then(Outcome::Kernel(place.route));
     }
-    let parents = place
-        .path
-        .split(|&byte| byte == b'/')
-        .any(|name| name == b"..");
-    if parents {
-        walk(session, place, ending, then)
-    } else {
-        at_place(session, place, ending, then)
+    match look_up(session, place, ending) {
+        Some(resolution) => then(outcome(session, place, resolution)),
+        None => walk(session, place, ending, then),
     }
 }

@@ -1,4 +1,4 @@
-//! The catalog's memory, byte by byte, version 1.
+//! The catalog's memory, byte by byte, version 2.
 //!
 //! The catalog is one sealed memory file (`memfd`), sparse, that only the helper can write. It is
 //! divided into segments of doubling length, so that a process maps what is in use and no more:
@@ -51,7 +51,7 @@
 /// First word: "COPPERC" and a format letter.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"COPPERCa");
 /// Version of this layout; a reader of another version passes everything through.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 /// Offsets of the header's words.
 pub mod header {

@@ -13,14 +13,44 @@ pub trait Memory {
     fn load(&self, offset: u64) -> Option<u64>;
     /// `length` published bytes at `offset`.
     fn bytes(&self, offset: u64, length: usize) -> Option<&[u8]>;
-    /// Published bytes at `offset` whose length the first `head` of them tell.
-    fn sized(
-        &self,
-        offset: u64,
-        head: usize,
-        length: impl Fn(&[u8]) -> Option<usize>,
-    ) -> Option<&[u8]> {
-        self.bytes(offset, length(self.bytes(offset, head)?)?)
+    /// What begins at `offset`, for several looks that may then cost less; it lies in one segment.
+    #[inline]
+    fn part(&self, offset: u64) -> Option<impl Part<'_>>
+    where
+        Self: Sized,
+    {
+        Some(From(self, offset))
+    }
+}
+
+/// Memory that was found once and is looked into several times; places count from its start.
+pub trait Part<'m>: Copy {
+    /// The atomic word at `at`, loaded with acquire order.
+    fn load(self, at: u64) -> Option<u64>;
+    /// `length` published bytes at `at`.
+    fn bytes(self, at: u64, length: usize) -> Option<&'m [u8]>;
+}
+
+/// A part that is looked for anew each time.
+struct From<'m, M>(&'m M, u64);
+
+impl<M> Clone for From<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for From<'_, M> {}
+
+impl<'m, M: Memory> Part<'m> for From<'m, M> {
+    #[inline]
+    fn load(self, at: u64) -> Option<u64> {
+        self.0.load(self.1.checked_add(at)?)
+    }
+
+    #[inline]
+    fn bytes(self, at: u64, length: usize) -> Option<&'m [u8]> {
+        self.0.bytes(self.1.checked_add(at)?, length)
     }
 }
 
@@ -100,6 +130,27 @@ impl Mapping {
         // SAFETY: in bounds by `place`; published bytes are never written again.
         Some(unsafe { core::slice::from_raw_parts(place, length) })
     }
+
+    /// All from `offset` on.
+    #[inline]
+    fn rest(&self, offset: u64) -> Option<Mapping> {
+        Some(Mapping {
+            base: self.place(offset, 0)?,
+            length: self.length - offset,
+        })
+    }
+}
+
+impl<'m> Part<'m> for Mapping {
+    #[inline]
+    fn load(self, at: u64) -> Option<u64> {
+        Mapping::load(&self, at)
+    }
+
+    #[inline]
+    fn bytes(self, at: u64, length: usize) -> Option<&'m [u8]> {
+        Mapping::bytes(&self, at, length)
+    }
 }
 
 /// The writer's whole memory, in one piece.
@@ -134,6 +185,10 @@ impl Memory for Whole {
 
     fn bytes(&self, offset: u64, length: usize) -> Option<&[u8]> {
         self.mapping().bytes(offset, length)
+    }
+
+    fn part(&self, offset: u64) -> Option<impl Part<'_>> {
+        self.mapping().rest(offset)
     }
 }
 
@@ -173,34 +228,26 @@ pub struct Segmented<S>(pub S);
 
 impl<S: Segments> Segmented<S> {
     #[inline]
-    fn locate(&self, offset: u64) -> Option<(Mapping, u64)> {
+    fn rest(&self, offset: u64) -> Option<Mapping> {
         let index = segment_of(offset);
-        Some((self.0.segment(index)?, offset - segment_start(index)))
+        self.0.segment(index)?.rest(offset - segment_start(index))
     }
 }
 
 impl<S: Segments> Memory for Segmented<S> {
     #[inline]
     fn load(&self, offset: u64) -> Option<u64> {
-        let (mapping, within) = self.locate(offset)?;
-        mapping.load(within)
+        self.rest(offset)?.load(0)
     }
 
     #[inline]
     fn bytes(&self, offset: u64, length: usize) -> Option<&[u8]> {
-        let (mapping, within) = self.locate(offset)?;
-        mapping.bytes(within, length)
+        self.rest(offset)?.bytes(0, length)
     }
 
     #[inline]
-    fn sized(
-        &self,
-        offset: u64,
-        head: usize,
-        length: impl Fn(&[u8]) -> Option<usize>,
-    ) -> Option<&[u8]> {
-        let (mapping, within) = self.locate(offset)?;
-        mapping.bytes(within, length(mapping.bytes(within, head)?)?)
+    fn part(&self, offset: u64) -> Option<impl Part<'_>> {
+        self.rest(offset)
     }
 }
 

@@ -178,6 +178,34 @@ fn a_name_of_a_directory_is_never_absent_while_it_is_published() {
     });
 }
 
+/// The directory is in the index before it grows, its name only in the index behind that.
+#[test]
+fn a_name_is_never_absent_while_the_index_grows() {
+    model(|| {
+        let (mut writer, reader) = begin();
+        for (path, attributes) in [(&b"/a"[..], file(1)), (b"/d", directory())] {
+            writer
+                .publish(path, What::Present(&attributes, b""))
+                .expect("room");
+        }
+        let before = writer.reader().word(layout::header::PATH_INDEX);
+        let reading = thread::spawn(
+            move || match look_up(&reader, &Everywhere, b"/d/f", FOLLOW) {
+                None => {}
+                Some(Resolution::Found(found)) => assert_eq!(found.attributes().inode, 7),
+                Some(_) => panic!("a name that exists was called absent"),
+            },
+        );
+        let attributes = file(7);
+        writer
+            .publish_directory(b"/d", &directory(), &[child(b"f", &attributes)])
+            .expect("room");
+        let after = writer.reader().word(layout::header::PATH_INDEX);
+        assert_ne!(before, after, "it grew");
+        reading.join().expect("no panic");
+    });
+}
+
 #[test]
 fn a_replaced_record_is_the_old_or_the_new_or_unknown() {
     model(|| {

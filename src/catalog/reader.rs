@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::layout::{self, header, record};
-use super::memory::{Memory, from_bytes};
+use super::memory::{Memory, Part, from_bytes};
 use crate::attributes::Attributes;
 use crate::path;
 use core::ffi::CStr;
@@ -28,6 +28,7 @@ pub struct Reader<M> {
 pub struct Record<'m> {
     offset: u64,
     state: u64,
+    listing: u64,
     head: &'m layout::RecordHead,
     attributes: &'m Attributes,
     text: &'m [u8],
@@ -84,6 +85,11 @@ impl<'m> Record<'m> {
     pub fn link(&self) -> &'m [u8] {
         let start = usize::from(self.head.path_length) + 1;
         &self.text[start..start + usize::from(self.head.link_length)]
+    }
+
+    /// Whether the directory's listing was known whole when the record was looked up.
+    pub fn was_complete(&self) -> bool {
+        self.listing != 0
     }
 
     /// Whether this exists and is a directory.
@@ -152,8 +158,9 @@ impl<M: Memory> Reader<M> {
     }
 
     /// The record of `path`, live or retired, or `None`.
+    #[inline]
     pub fn find(&self, path: &[u8]) -> Option<Record<'_>> {
-        self.find_hashed(path, path::hash(path))
+        self.find_by(&self.paths()?, path)
     }
 
     /// The record of `path`, if it can be believed.
@@ -162,52 +169,52 @@ impl<M: Memory> Reader<M> {
         self.find(path).filter(Record::is_live)
     }
 
+    /// The index of paths as it is now; what is published later may not be in it.
     #[inline]
-    fn find_hashed(&self, path: &[u8], hash: u64) -> Option<Record<'_>> {
-        self.probe(header::PATH_INDEX, hash, |offset| {
-            let found = self.record(offset)?;
-            (found.path() == path).then_some(found)
-        })
+    pub(super) fn paths(&self) -> Option<Index<impl Part<'_>>> {
+        self.index(header::PATH_INDEX)
     }
 
-    /// Tries the slots of `hash` until `accept` takes a record's offset.
     #[inline]
-    fn probe<T>(&self, index: u64, hash: u64, accept: impl Fn(u64) -> Option<T>) -> Option<T> {
-        let (offset, mask) = layout::index_place(self.memory.load(index)?)?;
-        for step in 0..PROBES.min(mask + 1) {
-            let at = offset + (hash.wrapping_add(step) & mask) * 8;
-            match self.memory.load(at)? {
-                0 => return None,
-                slot if layout::slot_matches(slot, hash) => {
-                    if let Some(found) = accept(layout::slot_offset(slot)) {
-                        return Some(found);
-                    }
-                }
-                _ => {}
-            }
-        }
-        None
+    fn index(&self, word: u64) -> Option<Index<impl Part<'_>>> {
+        let (offset, mask) = layout::index_place(self.memory.load(word)?)?;
+        let slots = self.memory.part(offset)?;
+        Some(Index { slots, mask })
+    }
+
+    /// The record of `path` that an index leads to, live or retired.
+    pub(super) fn find_by<'m>(
+        &'m self,
+        index: &Index<impl Part<'m>>,
+        path: &[u8],
+    ) -> Option<Record<'m>> {
+        index.probe(path::hash(path), |offset| {
+            let found = self.record(offset)?;
+            path::same(found.path(), path).then_some(found)
+        })
     }
 
     /// The record at `offset`, if its parts lie within their segment.
     #[inline]
     pub fn record(&self, offset: u64) -> Option<Record<'_>> {
-        let state = self.memory.load(offset.checked_add(record::STATE)?)?;
-        let whole = self.memory.sized(offset + record::HEAD, FIXED, |fixed| {
-            let head: &layout::RecordHead = from_bytes(fixed)?;
-            let text = usize::from(head.path_length) + usize::from(head.link_length) + 2;
-            let whole = FIXED + text;
-            let fits = record::HEAD as usize + whole <= head.length as usize;
-            (fits && head.path_length != 0).then_some(whole)
-        })?;
-        let head = from_bytes(whole)?;
-        let attributes = from_bytes(whole.get(ATTRIBUTES..)?)?;
+        let part = self.memory.part(offset)?;
+        let fixed = part.bytes(record::HEAD, FIXED)?;
+        let state = part.load(record::STATE)?;
+        let listing = part.load(record::LISTING)?;
+        let head: &layout::RecordHead = from_bytes(fixed)?;
+        let attributes = from_bytes(fixed.get(ATTRIBUTES..)?)?;
+        let text = usize::from(head.path_length) + usize::from(head.link_length) + 2;
+        let fits = record::HEAD as usize + FIXED + text <= head.length as usize;
+        if !fits || head.path_length == 0 {
+            return None;
+        }
         Some(Record {
             offset,
             state,
+            listing,
             head,
             attributes,
-            text: &whole[FIXED..],
+            text: part.bytes(record::PATH, text)?,
         })
     }
 
@@ -234,7 +241,7 @@ impl<M: Memory> Reader<M> {
         Some(Listing { entries })
     }
 
-    /// Whether the listing of a record's directory is known whole.
+    /// Whether the listing of a record's directory is known whole by now.
     pub fn is_complete(&self, found: &Record<'_>) -> bool {
         self.memory
             .load(found.offset + record::LISTING)
@@ -243,10 +250,37 @@ impl<M: Memory> Reader<M> {
 
     /// The record whose attributes the store file with this inode has.
     pub fn by_store_inode(&self, inode: u64) -> Option<Record<'_>> {
-        let entry = self.probe(header::INODE_INDEX, layout::inode_hash(inode), |offset| {
+        let index = self.index(header::INODE_INDEX)?;
+        let entry = index.probe(layout::inode_hash(inode), |offset| {
             (self.memory.load(offset)? == inode).then_some(offset)
         })?;
         self.record(self.memory.load(entry.checked_add(8)?)?)
+    }
+}
+
+/// An index at some time; it stays readable when a larger one takes its place.
+pub(super) struct Index<P> {
+    slots: P,
+    mask: u64,
+}
+
+impl<'m, P: Part<'m>> Index<P> {
+    /// Tries the slots of `hash` until `accept` takes a record's offset.
+    #[inline]
+    fn probe<T>(&self, hash: u64, accept: impl Fn(u64) -> Option<T>) -> Option<T> {
+        for step in 0..PROBES.min(self.mask + 1) {
+            let at = (hash.wrapping_add(step) & self.mask) * 8;
+            match self.slots.load(at)? {
+                0 => return None,
+                slot if layout::slot_matches(slot, hash) => {
+                    if let Some(found) = accept(layout::slot_offset(slot)) {
+                        return Some(found);
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
     }
 }
 

@@ -14,6 +14,8 @@ use crate::path::{self, NAME_MAX, PATH_MAX};
 
 /// `ENOENT`.
 pub const ENOENT: i32 = 2;
+/// `EISDIR`.
+pub const EISDIR: i32 = 21;
 /// `ENOTDIR`.
 pub const ENOTDIR: i32 = 20;
 /// `ENAMETOOLONG`.
@@ -70,8 +72,10 @@ pub struct Ending {
     pub directory: bool,
 }
 
-/// Looks `path`, in normal form, up without a walk; `None` where a walk is needed.
-#[inline]
+/// Looks `path`, an absolute path in any form, up without a walk; `None` where a walk is needed.
+///
+/// The catalog holds normal forms only, so what is found in it by its text is one.
+#[inline(always)]
 pub fn look_up<'m, M: Memory>(
     reader: &'m Reader<M>,
     scope: &impl Scope,
@@ -79,13 +83,18 @@ pub fn look_up<'m, M: Memory>(
     ending: Ending,
 ) -> Option<Resolution<'m>> {
     let generation = reader.word(header::GENERATION);
-    if let Some(found) = reader.find(path) {
+    let index = reader.paths()?;
+    if let Some(found) = reader.find_by(&index, path) {
         return found.is_live().then(|| conclude(found, ending)).flatten();
     }
     let (parent, name) = path::split_last(path);
-    let directory = reader.live(parent)?;
-    let complete = directory.is_directory() && reader.is_complete(&directory);
-    if name.len() > NAME_MAX || !complete || !scope.may_search(directory.attributes()) {
+    if matches!(name, b"" | b"." | b"..") || name.len() > NAME_MAX {
+        return None;
+    }
+    let directory = reader
+        .find_by(&index, parent)
+        .filter(|directory| directory.is_live() && directory.is_directory())?;
+    if !directory.was_complete() || !scope.may_search(directory.attributes()) {
         return None;
     }
     if reader.word(header::GENERATION) != generation
@@ -126,6 +135,7 @@ pub struct Walk {
     pending: [u8; 2 * PATH_MAX],
     pending_start: usize,
     links: u32,
+    creates: bool,
 }
 
 enum Step<'m> {
@@ -142,6 +152,16 @@ impl Walk {
             pending: [0; 2 * PATH_MAX],
             pending_start: 2 * PATH_MAX,
             links: 0,
+            creates: false,
+        }
+    }
+
+    /// Room for the walk of an `open` that may create the file: where a link's target ends in a
+    /// slash, the kernel says that it is a directory and looks no further.
+    pub const fn creating() -> Walk {
+        Walk {
+            creates: true,
+            ..Walk::new()
         }
     }
 
@@ -155,13 +175,17 @@ impl Walk {
         }
     }
 
-    /// The same with a closing NUL, for the kernel.
-    pub fn canonical_terminated(&mut self) -> &core::ffi::CStr {
+    /// The same for the kernel: with `ending` behind it, which the path had before it was tidied,
+    /// and a closing NUL. `None` where that does not fit.
+    pub fn canonical_terminated(&mut self, ending: &[u8]) -> Option<&core::ffi::CStr> {
         if self.canonical_length == 0 {
-            return c"/";
+            return Some(c"/");
         }
-        self.canonical[self.canonical_length] = 0;
-        core::ffi::CStr::from_bytes_until_nul(&self.canonical).unwrap_or(c"/")
+        let end = self.canonical_length + ending.len();
+        let room = self.canonical.get_mut(self.canonical_length..=end)?;
+        room[..ending.len()].copy_from_slice(ending);
+        room[ending.len()] = 0;
+        core::ffi::CStr::from_bytes_until_nul(&self.canonical).ok()
     }
 
     /// Whether the walk stands at the last component of the path.
@@ -318,7 +342,11 @@ impl Walk {
             return Step::End(self.append_rest());
         }
         let last = self.at_end();
-        ending.directory |= last && !self.rest().is_empty();
+        let slash = last && !self.rest().is_empty();
+        ending.directory |= slash;
+        if slash && self.creates {
+            return Step::End(self.refuse_creation(reader, scope, parent_length));
+        }
         match look_up_child(reader, scope, self.canonical(), parent_length) {
             Child::Unknown => Step::End(Resolution::Unknown),
             Child::Barred => Step::End(Resolution::PassThrough),
@@ -327,6 +355,27 @@ impl Walk {
                 creatable: last && errno == ENOENT,
             }),
             Child::Known(found) => self.enter(found, scope, last, *ending),
+        }
+    }
+
+    fn refuse_creation<'m, M: Memory>(
+        &self,
+        reader: &'m Reader<M>,
+        scope: &impl Scope,
+        parent: usize,
+    ) -> Resolution<'m> {
+        let parent = if parent == 0 {
+            b"/"
+        } else {
+            &self.canonical[..parent]
+        };
+        match reader.live(parent) {
+            None => Resolution::Unknown,
+            Some(directory) if !scope.may_search(directory.attributes()) => Resolution::PassThrough,
+            Some(_) => Resolution::Absent {
+                errno: EISDIR,
+                creatable: false,
+            },
         }
     }
 
@@ -411,7 +460,7 @@ fn look_up_child<'m, M: Memory>(
     let parent = if parent == 0 { b"/" } else { &path[..parent] };
     match reader.live(parent) {
         Some(directory) if !scope.may_search(directory.attributes()) => Child::Barred,
-        Some(directory) if reader.is_complete(&directory) => {
+        Some(directory) if directory.was_complete() => {
             let changed = reader.word(header::GENERATION) != generation;
             changed
                 .then(|| known_child(reader, path))

@@ -3,9 +3,10 @@
 use super::layout::{segment_length, segment_of, segment_start};
 use super::memory::{Memory, Whole};
 use super::reader::{Content, Kind, Reader};
-use super::resolve::{Ending, Resolution, Scope, Walk, look_up};
+use super::resolve::{EISDIR, Ending, Resolution, Scope, Walk, look_up};
 use super::writer::{Child, Identity, What, Writer};
 use crate::attributes::Attributes;
+use crate::path::PATH_MAX;
 use std::format;
 use std::vec;
 use std::vec::Vec;
@@ -160,6 +161,59 @@ fn a_complete_directory_answers_for_missing_names() {
     assert!(look_up(writer.reader(), &Everything, b"/lus/other", FOLLOW).is_none());
     writer.retire(b"/lus/env/nothing");
     assert!(look_up(writer.reader(), &Everything, b"/lus/env/nothing", FOLLOW).is_none());
+}
+
+#[test]
+fn a_path_in_no_normal_form_is_neither_found_nor_absent_at_once() {
+    let writer = small_tree();
+    for path in [
+        "/lus/env/",
+        "/lus/env/.",
+        "/lus/env/..",
+        "/lus/env//data",
+        "/lus/env/./data",
+        "/lus/env/sub/../data",
+        "/lus/env/sub/../nothing",
+        "//lus/env/nothing",
+    ] {
+        let found = look_up(writer.reader(), &Everything, path.as_bytes(), FOLLOW);
+        assert!(found.is_none(), "{path}");
+    }
+}
+
+#[test]
+fn a_walk_that_creates_stops_at_a_slash_behind_a_link() {
+    let writer = small_tree();
+    for path in ["/lus/env/slashed", "/lus/env/sub/../slashed"] {
+        let mut walk = Walk::creating();
+        let end = walk.run(writer.reader(), &Everything, path.as_bytes(), FOLLOW);
+        assert!(
+            matches!(
+                end,
+                Resolution::Absent {
+                    errno: EISDIR,
+                    creatable: false
+                }
+            ),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn what_a_path_ended_in_follows_it_outside() {
+    let writer = small_tree();
+    let mut walk = Walk::new();
+    let end = walk.run(writer.reader(), &Everything, b"/lus/env/away", FOLLOW);
+    assert!(matches!(end, Resolution::Outside));
+    for (ending, expected) in [
+        (&b""[..], c"/tmp/scratch/x"),
+        (b"/", c"/tmp/scratch/x/"),
+        (b"/.", c"/tmp/scratch/x/."),
+    ] {
+        assert_eq!(walk.canonical_terminated(ending), Some(expected));
+    }
+    assert_eq!(walk.canonical_terminated(&[b'/'; PATH_MAX]), None);
 }
 
 #[test]
