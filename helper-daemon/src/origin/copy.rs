@@ -8,7 +8,9 @@
 use super::{Counters, OriginPath, attributes_of, count};
 use copper_core::attributes::{Attributes, Timestamp};
 use copper_core::tree::Version;
-use rustix::fs::{Mode, OFlags, SeekFrom, Timespec, Timestamps, fchmod, ftruncate, futimens};
+use rustix::fs::{
+    Advice, Mode, OFlags, SeekFrom, Timespec, Timestamps, fadvise, fchmod, ftruncate, futimens,
+};
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::fs::File;
@@ -111,6 +113,7 @@ pub(crate) fn look(counters: &Counters, path: &[u8], target: &Path, limit: u64) 
             return Looked::Gone;
         }
         if attributes.size > limit {
+            read_nothing_ahead(&opened.source);
             return Looked::Long(Box::new(opened));
         }
         let aside = match Aside::opened(opened.clone(), target) {
@@ -147,6 +150,12 @@ fn open(counters: &Counters, path: &[u8]) -> Result<Opened, Errno> {
         source: Arc::new(File::from(source)),
         attributes,
     })
+}
+
+/// Keeps the kernel from reading on past an extent: the next one may be another node's to read. It
+/// is advice, which a file system may not take; then some bytes are read twice.
+fn read_nothing_ahead(source: &File) {
+    let _ = fadvise(source, 0, None, Advice::Random);
 }
 
 impl Aside {
@@ -246,6 +255,7 @@ impl Aside {
         if self.attributes(Some(opened.attributes)).is_none() {
             return Err(Why::Changed);
         }
+        read_nothing_ahead(&opened.source);
         *source = Some(opened.source.clone());
         Ok(opened.source)
     }
