@@ -65,6 +65,8 @@ pub(crate) struct Aside {
     source: Mutex<Option<Arc<File>>>,
     out: Arc<File>,
     target: PathBuf,
+    /// Whether other nodes read parts of it from the origin, too.
+    shared: bool,
 }
 
 /// What tells a file's versions apart, for the tree.
@@ -113,7 +115,6 @@ pub(crate) fn look(counters: &Counters, path: &[u8], target: &Path, limit: u64) 
             return Looked::Gone;
         }
         if attributes.size > limit {
-            read_nothing_ahead(&opened.source);
             return Looked::Long(Box::new(opened));
         }
         let aside = match Aside::opened(opened.clone(), target) {
@@ -187,12 +188,23 @@ impl Aside {
             source: Mutex::new(None),
             out: Arc::new(File::from(out)),
             target: target.to_owned(),
+            shared: false,
         };
         if let Err(error) = ftruncate(&aside.out, length) {
             aside.discard();
             return Err(store_error(error));
         }
         Ok(aside)
+    }
+
+    /// The same, where other nodes may read parts of it from the origin, too.
+    pub(crate) fn shared(mut self, shared: bool) -> Aside {
+        let source = self.source.get_mut();
+        if shared && let Ok(Some(source)) = source {
+            read_nothing_ahead(source);
+        }
+        self.shared = shared;
+        self
     }
 
     /// The file that the bytes are put into.
@@ -255,7 +267,9 @@ impl Aside {
         if self.attributes(Some(opened.attributes)).is_none() {
             return Err(Why::Changed);
         }
-        read_nothing_ahead(&opened.source);
+        if self.shared {
+            read_nothing_ahead(&opened.source);
+        }
         *source = Some(opened.source.clone());
         Ok(opened.source)
     }
