@@ -44,6 +44,30 @@ fn every_launcher_starts_all_nodes() {
     start_and_stop(&cluster, "flux", &[("FLUX_URI", &uri)]);
 }
 
+/// In a Flux instance the nodes need not be named.
+#[test]
+fn flux_is_asked_for_the_nodes() {
+    let cluster = Cluster::up(3);
+    let tree = tree(&cluster);
+    let job = job(&cluster, &tree);
+    let mut start = job.copper(0);
+    start.args(["start", "--allocation", "--launcher", "flux"]);
+    job.add_service(&mut start);
+    let path = std::env::var("PATH").unwrap_or_default();
+    start.env("PATH", format!("{}:{path}", stand_ins(&cluster).display()));
+    for variable in ["PBS_NODEFILE", "SLURM_JOB_NODELIST", "SLURM_NODELIST"] {
+        start.env_remove(variable);
+    }
+    start.env(
+        "FLUX_URI",
+        format!("stand-in://{}", cluster.hosts(3).join(",")),
+    );
+    let said = must_start(&mut start);
+    assert!(said.contains("ready 3/3"), "{said}");
+    assert!(Outcome::of(job.copper(2).arg("stop")).status.success());
+    must_leave_nothing(&cluster, "copper stop");
+}
+
 #[test]
 fn mpich_s_launcher_starts_all_nodes() {
     let cluster = Cluster::up(4);
