@@ -6,6 +6,7 @@
 mod endings;
 mod fixture;
 mod launchers;
+mod limits;
 mod mpi;
 mod scripts;
 mod slurm;
