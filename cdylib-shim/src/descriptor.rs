@@ -3,8 +3,8 @@
 
 use crate::original::{hooks, original};
 use crate::session::{self, Session};
-use crate::sys::{self, call, finish};
-use crate::target::Scope;
+use crate::sys::{self, Descriptor, call, finish};
+use crate::target::{Scope, text};
 use copper_core::catalog::reader::Record;
 use core::ffi::{c_char, c_int, c_void};
 use libc::{size_t, ssize_t};
@@ -35,6 +35,34 @@ pub(crate) fn scope_of(session: &Session, descriptor: c_int, origin: &[u8]) -> S
     } else {
         Scope::Prefix
     }
+}
+
+/// The origin's file that a descriptor on the store stands for, opened for reading; `None` where
+/// the descriptor is not on the store, or another file has the name by now.
+pub(crate) fn origin_of(descriptor: c_int) -> Option<Descriptor> {
+    let session = session::known()?;
+    let record = record_of(session, descriptor)?;
+    let origin = sys::open(record.path_terminated().as_ptr().cast(), libc::O_NONBLOCK)?;
+    let now = sys::fstat(origin.number())?;
+    let then = record.attributes();
+    ((now.st_dev, now.st_ino) == (then.device, then.inode)).then_some(origin)
+}
+
+/// The file of the store that a path leads to by way of a descriptor's link (`/proc/self/fd/3`,
+/// `/dev/stdin`), which nothing but the kernel can follow.
+#[inline]
+pub(crate) fn stored_by_link(path: *const c_char) -> Option<Record<'static>> {
+    const LEADING: [&[u8]; 3] = [b"/proc/", b"/dev/fd/", b"/dev/std"];
+    let name = text(path)?;
+    if !LEADING.iter().any(|leading| name.starts_with(leading)) {
+        return None;
+    }
+    let session = session::known()?;
+    let status = sys::stat_at(libc::AT_FDCWD, path, 0).ok()?;
+    if status.st_dev != session.store_device {
+        return None;
+    }
+    session.catalog.by_store_inode(status.st_ino)
 }
 
 /// What the catalog says now of the file that `record` was made for; `None` where that was

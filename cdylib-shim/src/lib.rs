@@ -9,6 +9,7 @@ mod access;
 mod ask;
 mod change;
 mod content;
+mod copying;
 mod credentials;
 mod cwd;
 mod descriptor;
@@ -33,6 +34,7 @@ mod stdio;
 mod sys;
 mod target;
 mod temporary;
+mod walk;
 mod walkers;
 
 #[panic_handler]

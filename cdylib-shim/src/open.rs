@@ -5,6 +5,7 @@ use crate::access;
 use crate::ask::tell;
 use crate::change::mode_of;
 use crate::content::open_stored;
+use crate::descriptor::stored_by_link;
 use crate::original::{hooks, original};
 use crate::session;
 use crate::sys::{call, fail, finish};
@@ -12,6 +13,7 @@ use crate::target::{
     Found, Outcome, Place, Route, Scope, at_place_as_named, resolve_place, text, with_place,
     with_target,
 };
+use copper_core::catalog::reader::Record;
 use copper_core::catalog::resolve::Ending;
 use copper_core::path::PATH_MAX;
 use copper_core::request::Operation;
@@ -187,7 +189,10 @@ fn open_for_change(
     kernel: impl Fn(c_int, *const c_char) -> c_int,
 ) -> c_int {
     with_place(directory, path, |place| match place {
-        None => kernel(directory, path),
+        None => match stored_by_link(path) {
+            Some(record) => open_origin_for_change(&record, flags, &kernel),
+            None => kernel(directory, path),
+        },
         Some(place) if place.scope == Scope::View && creates_with_slash(path, flags) => {
             refuse_slash(place)
         }
@@ -204,15 +209,35 @@ fn open_for_change(
     })
 }
 
-fn tell_change(place: &Place<'_>, flags: c_int) {
-    let writes = flags & O_ACCMODE != O_RDONLY;
-    let operation = if writes {
-        Operation::Writing
-    } else {
-        Operation::Changed
+/// Opens for a change what a descriptor's link leads to: the store's files are nobody's to write.
+#[cold]
+fn open_origin_for_change(
+    record: &Record<'_>,
+    flags: c_int,
+    kernel: &impl Fn(c_int, *const c_char) -> c_int,
+) -> c_int {
+    let covered = session::known().filter(|session| session.covers(record.path()));
+    let Some(session) = covered else {
+        return fail(libc::EROFS);
     };
+    let result = kernel(AT_FDCWD, record.path_terminated().as_ptr());
+    if result >= 0 {
+        tell(session, operation_of(flags), record.path(), b"");
+    }
+    result
+}
+
+fn operation_of(flags: c_int) -> Operation {
+    if flags & O_ACCMODE == O_RDONLY {
+        Operation::Changed
+    } else {
+        Operation::Writing
+    }
+}
+
+fn tell_change(place: &Place<'_>, flags: c_int) {
     if let Some(session) = session::known() {
-        tell(session, operation, place.path, b"");
+        tell(session, operation_of(flags), place.path, b"");
     }
 }
 
