@@ -48,13 +48,19 @@ pub(crate) fn origin_of(descriptor: c_int) -> Option<Descriptor> {
     ((now.st_dev, now.st_ino) == (then.device, then.inode)).then_some(origin)
 }
 
-/// The file of the store that a path leads to by way of a descriptor's link (`/proc/self/fd/3`,
-/// `/dev/stdin`), which nothing but the kernel can follow.
+/// Whether a path may lead to an open file by a link of the kernel's, which nothing but the kernel
+/// can follow: `/proc/self/fd/3`, `/dev/stdin`.
+#[inline]
+pub(crate) fn may_be_link_to_open(path: &[u8]) -> bool {
+    [&b"/proc/"[..], b"/dev/fd/", b"/dev/std"]
+        .iter()
+        .any(|leading| path.starts_with(leading))
+}
+
+/// The file of the store that a path leads to by such a link.
 #[inline]
 pub(crate) fn stored_by_link(path: *const c_char) -> Option<Record<'static>> {
-    const LEADING: [&[u8]; 3] = [b"/proc/", b"/dev/fd/", b"/dev/std"];
-    let name = text(path)?;
-    if !LEADING.iter().any(|leading| name.starts_with(leading)) {
+    if !text(path).is_some_and(may_be_link_to_open) {
         return None;
     }
     let session = session::known()?;
@@ -97,6 +103,11 @@ pub(crate) fn demote(descriptor: c_int) {
     let Some(opened) = sys::open(path, flags) else {
         return;
     };
+    replace(descriptor, &opened);
+}
+
+/// Puts what `by` is open on in the place of what `descriptor` is open on, under the same number.
+pub(crate) fn replace(descriptor: c_int, by: &Descriptor) {
     // SAFETY: reads the flags of the caller's descriptor, then replaces it in one step.
     unsafe {
         let kept = call!(libc::SYS_fcntl, descriptor, libc::F_GETFD);
@@ -105,7 +116,7 @@ pub(crate) fn demote(descriptor: c_int) {
         } else {
             0
         };
-        call!(libc::SYS_dup3, opened.number(), descriptor, close_on_exec);
+        call!(libc::SYS_dup3, by.number(), descriptor, close_on_exec);
     }
 }
 

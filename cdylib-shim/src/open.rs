@@ -8,7 +8,7 @@ use crate::content::open_stored;
 use crate::descriptor::stored_by_link;
 use crate::original::{hooks, original};
 use crate::session;
-use crate::sys::{call, fail, finish};
+use crate::sys::{Descriptor, call, fail, finish};
 use crate::target::{
     Found, Outcome, Place, Route, Scope, at_place_as_named, resolve_place, text, with_place,
     with_target,
@@ -124,6 +124,13 @@ fn open_found(
     if attributes.is_directory() && flags & O_CREAT != 0 {
         return fail(libc::EISDIR);
     }
+    // Whether these are allowed depends on the owner and on the file system.
+    if attributes.is_directory() && flags & (libc::O_NOATIME | libc::O_DIRECT) != 0 {
+        let opened = by_kernel(found.canonical_route(), directory, path, kernel);
+        if Descriptor::from_result(opened as isize).is_none() {
+            return -1;
+        }
+    }
     let wanted = if descriptor_only {
         libc::X_OK
     } else {
@@ -190,7 +197,7 @@ fn open_for_change(
 ) -> c_int {
     with_place(directory, path, |place| match place {
         None => match stored_by_link(path) {
-            Some(record) => open_origin_for_change(&record, flags, &kernel),
+            Some(record) => open_origin_for_change(record, flags, &kernel),
             None => kernel(directory, path),
         },
         Some(place) if place.scope == Scope::View && creates_with_slash(path, flags) => {
@@ -212,14 +219,17 @@ fn open_for_change(
 /// Opens for a change what a descriptor's link leads to: the store's files are nobody's to write.
 #[cold]
 fn open_origin_for_change(
-    record: &Record<'_>,
+    record: Record<'static>,
     flags: c_int,
     kernel: &impl Fn(c_int, *const c_char) -> c_int,
 ) -> c_int {
-    let covered = session::known().filter(|session| session.covers(record.path()));
-    let Some(session) = covered else {
+    let Some(session) = session::known() else {
         return fail(libc::EROFS);
     };
+    if !session.covers(record.path()) {
+        let found = Found::again(session, record, Scope::View);
+        return fail(refusal(&found, flags).unwrap_or(libc::EROFS));
+    }
     let result = kernel(AT_FDCWD, record.path_terminated().as_ptr());
     if result >= 0 {
         tell(session, operation_of(flags), record.path(), b"");

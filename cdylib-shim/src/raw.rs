@@ -19,6 +19,7 @@ use crate::filesystem::{
 };
 use crate::holes::lseek;
 use crate::links::{readlink, readlinkat};
+use crate::locks::{fcntl, flock};
 use crate::modify::{
     chmod, chown, fchmod, fchmodat, fchown, fchownat, fremovexattr, fsetxattr, futimens, futimesat,
     lchown, lremovexattr, lsetxattr, removexattr, setxattr, truncate, utime, utimensat, utimes,
@@ -102,6 +103,8 @@ dispatch! { |number: a, b, c, d, e, f|
     libc::SYS_execveat => execveat(a as _, b as _, c as _, d as _, e as _);
     libc::SYS_lseek => lseek(a as _, b as _, c as _);
     libc::SYS_copy_file_range => copy_file_range(a as _, b as _, c as _, d as _, e, f as _);
+    libc::SYS_flock => flock(a as _, b as _);
+    libc::SYS_fcntl => fcntl(a as _, b as _, c as _);
     libc::SYS_ioctl => ioctl(a as _, b as _, c as _);
     libc::SYS_chdir => chdir(a as _);
     libc::SYS_fchdir => fchdir(a as _);

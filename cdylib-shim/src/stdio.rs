@@ -111,7 +111,7 @@ macro_rules! fopen_hooks {
 }
 
 // `setmntent` opens as `fopen` does, whatever else it does to the stream.
-fopen_hooks! { fopen fopen64 _IO_fopen setmntent __setmntent }
+fopen_hooks! { fopen fopen64 _IO_fopen setmntent }
 
 /// Defines the names of `freopen`.
 macro_rules! freopen_hooks {
