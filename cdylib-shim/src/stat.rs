@@ -3,7 +3,7 @@
 
 use crate::descriptor::latest;
 use crate::original::{hooks, libc_is_next, original};
-use crate::session;
+use crate::session::{self, Session};
 use crate::sys::{self, call, fail, finish};
 use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Route, is_bad_pointer, with_target};
 use copper_core::attributes::{Attributes, Timestamp};
@@ -99,6 +99,7 @@ fn raw_fstatat(directory: c_int, path: *const c_char, out: *mut Stat, flags: c_i
 }
 
 /// Gives a store file's descriptor the attributes of the file it stands for.
+#[inline]
 pub(crate) fn translate(out: *mut Stat) {
     if out.is_null() {
         return;
@@ -108,9 +109,13 @@ pub(crate) fn translate(out: *mut Stat) {
     };
     // SAFETY: the kernel has just filled the caller's buffer.
     let status = unsafe { &mut *out };
-    if status.st_dev != session.store_device {
-        return;
+    if status.st_dev == session.store_device {
+        translate_stored(session, status);
     }
+}
+
+#[inline(never)]
+fn translate_stored(session: &'static Session, status: &mut Stat) {
     let Some(record) = session.catalog.by_store_inode(status.st_ino) else {
         return;
     };

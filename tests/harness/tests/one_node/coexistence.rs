@@ -164,9 +164,13 @@ fn a_debugger_attaches() {
         .current_dir(tree.root().join("walk"))
         .status();
     assert!(compiled.unwrap().success());
+    // The library may not have been reached yet when the debugger first looks.
     Bench::new(&tree.root()).compare(&[
         "$PYTHON -c 'import ctypes, os; ctypes.CDLL(os.environ[\"TREE\"] + \"/walk/libwaiting.so\").wait_to_be_seen()' & \
-         sleep 0.5; gdb -nx -batch -p $! -ex bt 2>/dev/null | grep -o 'wait_to_be_seen () at [a-z.:0-9]*'; kill $!",
+         for attempt in 1 2 3 4 5 6 7 8 9 10; do \
+           seen=$(gdb -nx -batch -p $! -ex bt 2>/dev/null | grep -o 'wait_to_be_seen () at [a-z.:0-9]*'); \
+           [ -n \"$seen\" ] && break; sleep 0.3; \
+         done; echo \"seen: $seen\"; kill $!",
     ]);
 }
 
