@@ -2,6 +2,7 @@
 //! they print without it.
 
 mod changes;
+mod coexistence;
 mod escapes;
 mod faults;
 mod fixture;
@@ -10,3 +11,4 @@ mod random_trees;
 mod reading;
 mod real_programs;
 mod starting;
+mod symbols;
