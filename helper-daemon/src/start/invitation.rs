@@ -38,7 +38,9 @@ pub(super) struct Invitation {
     pub(super) log_level: String,
     /// How long it may take to serve, in seconds.
     pub(super) patience_seconds: u32,
-    /// The ranks of the nodes in the order in which a launcher starts them all.
+    /// The ranks of the nodes in the order in which a launcher starts them all; none where each is
+    /// told its rank.
+    #[serde(default)]
     pub(super) order: Vec<u32>,
 }
 

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long nodes may be silent after others have answered, where the launcher has complained: it
+/// says on which node it could not start a task, and goes on with the others.
+const AFTER_COMPLAINT: Duration = Duration::from_secs(5);
 /// How long a launcher may take to end when all its tasks have said how they fare.
 const ENDING_TIME: Duration = Duration::from_secs(2);
 /// How much of a launcher's errors is read, in bytes: the last.
@@ -67,7 +70,7 @@ impl Step {
     }
 
     /// Gives the launcher its input, and waits until all nodes have said how they fare, or it is
-    /// over. What they did not say is told as well.
+    /// over. What they did not say is told as well. The launcher still runs, or it has ended.
     pub(super) fn watch(
         &mut self,
         input: &[u8],
@@ -75,38 +78,49 @@ impl Step {
         mut watch: Watch<'_>,
     ) -> Result<()> {
         let mut feeding = Feeding::new(self.child.stdin.take(), input)?;
-        let status = loop {
+        let mut answered = None;
+        let reason = loop {
             feeding.advance();
             let status = self.child.try_wait().context("cannot wait for a process")?;
-            self.read_reports(&mut watch)?;
+            if self.read_reports(&mut watch)? {
+                answered = Some(Instant::now());
+            }
             if watch.pending.is_empty() {
                 return Ok(());
             }
-            if status.is_some() || (watch.is_over)() {
-                break status;
+            if let Some(status) = status {
+                break format!("{program} {}", ending(status));
+            }
+            if (watch.is_over)() {
+                break (watch.reason)();
+            }
+            if answered.is_some_and(|last| last.elapsed() > AFTER_COMPLAINT)
+                && self.has_complained()
+            {
+                break format!("no answer, and {program} complained");
             }
             std::thread::sleep(PAUSE);
         };
         let said = last_lines(&self.last_errors());
-        let reason = match status {
-            None => format!("{}{said}", (watch.reason)()),
-            Some(status) => format!("{program} {}{said}", ending(status)),
-        };
         for rank in std::mem::take(&mut watch.pending) {
-            (watch.tell)(rank, Outcome::Unknown(reason.clone()));
-        }
-        if status.is_none() {
-            self.end();
+            (watch.tell)(rank, Outcome::Unknown(format!("{reason}{said}")));
         }
         Ok(())
     }
 
-    fn read_reports(&mut self, watch: &mut Watch<'_>) -> Result<()> {
+    fn has_complained(&self) -> bool {
+        self.errors.metadata().is_ok_and(|found| found.len() > 0)
+    }
+
+    /// Whether a node has answered.
+    fn read_reports(&mut self, watch: &mut Watch<'_>) -> Result<bool> {
+        let mut any = false;
         while let Some(line) = self.output.next_line()? {
             let Some((rank, said)) = read_report(&line) else {
                 continue;
             };
             if watch.pending.remove(&rank) {
+                any = true;
                 let outcome = match said {
                     Said::Done => Outcome::Done,
                     Said::Failed(reason) => Outcome::Failed(reason),
@@ -114,7 +128,7 @@ impl Step {
                 (watch.tell)(rank, outcome);
             }
         }
-        Ok(())
+        Ok(any)
     }
 
     fn last_errors(&self) -> String {
@@ -127,7 +141,7 @@ impl Step {
         }
     }
 
-    /// Waits for a launcher whose tasks do not stay.
+    /// Waits for a launcher whose tasks do not stay, and ends it if need be.
     pub(super) fn finish(&mut self) {
         let until = Instant::now() + ENDING_TIME;
         while self.status().is_none() {

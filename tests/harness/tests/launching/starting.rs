@@ -79,6 +79,12 @@ fn a_node_that_cannot_start_is_named_with_its_reason() {
     let bin = cluster.place().join("bin");
     cluster.shell(1, &format!("mount -t tmpfs none {}", bin.display()));
     must_name(&cluster, start(&cluster, &job, "ssh"), &["copper", "127"]);
+    // A launcher that starts all at once goes on without the node.
+    must_name(
+        &cluster,
+        start(&cluster, &job, "pals"),
+        &["complained", "copper"],
+    );
     cluster.shell(1, &format!("umount {}", bin.display()));
 
     must_start(&mut start(&cluster, &job, "ssh"));
@@ -95,18 +101,24 @@ fn a_start_goes_on_without_nodes_that_may_be_missing() {
     // Made before it is hidden.
     cluster.built("copper");
     cluster.shell(1, &format!("mount -t tmpfs none {}", bin.display()));
-    let mut two = start(&cluster, &job, "ssh");
-    two.args(["--min-nodes", "2"]);
-    let said = must_start(&mut two);
-    assert!(said.contains("ready 2/3"), "{said}");
-    let without = format!("going on without {}", cluster.host(1));
-    assert!(said.contains(&without), "{said}");
-    let mut reading = job.rank(2, "cat");
-    reading.arg(tree.join("file"));
-    assert_eq!(Outcome::of(&mut reading).stdout, b"contents\n");
-    assert_eq!(job.missing(0), [cluster.host(1)]);
-    assert!(Outcome::of(job.copper(0).arg("stop")).status.success());
-    must_leave_nothing(&cluster, "copper stop");
+    for launcher in ["ssh", "pals"] {
+        let mut two = start(&cluster, &job, launcher);
+        two.args(["--min-nodes", "2"]);
+        let said = must_start(&mut two);
+        assert!(said.contains("ready 2/3"), "{launcher}: {said}");
+        let without = format!("going on without {}", cluster.host(1));
+        assert!(said.contains(&without), "{launcher}: {said}");
+        let mut reading = job.rank(2, "cat");
+        reading.arg(tree.join("file"));
+        assert_eq!(
+            Outcome::of(&mut reading).stdout,
+            b"contents\n",
+            "{launcher}"
+        );
+        assert_eq!(job.missing(0), [cluster.host(1)], "{launcher}");
+        assert!(Outcome::of(job.copper(0).arg("stop")).status.success());
+        must_leave_nothing(&cluster, "copper stop");
+    }
 
     let mut all = start(&cluster, &job, "ssh");
     all.args(["--min-fraction", "0.9"]);
