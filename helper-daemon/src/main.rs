@@ -3,6 +3,8 @@
 mod cli;
 mod client;
 mod commands;
+mod doctor;
+mod documents;
 mod elf;
 mod engine;
 mod environment;
@@ -80,6 +82,8 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Command::Leave(member) => return start::join::leave_from_input(member.rank),
         Command::Env { lib } => commands::env(*lib)?,
         Command::Refresh { path } => commands::refresh(path.as_deref())?,
+        Command::Doctor(options) => return doctor::run(options),
+        Command::Documents { directory } => documents::write(directory)?,
         Command::Helper(arguments) => helper::run(arguments)?,
     }
     Ok(0)
