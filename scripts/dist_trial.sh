@@ -52,7 +52,7 @@ in_tree() {
 }
 
 try_debian() {
-  say "Debian 11: $(in_tree python3 --version), glibc $(in_tree getconf GNU_LIBC_VERSION)"
+  say "Debian 11: $(in_tree python3 --version), $(in_tree getconf GNU_LIBC_VERSION)"
   ! in_tree sh -c 'command -v cargo || command -v rustc' || die "the tree has a Rust toolchain"
   mkdir -p "$tree$root_in_tree"
   tar -C "$tree/opt" -xzf "$tarball"
@@ -96,23 +96,30 @@ make_package() {
 }
 
 # In the container: the import, the tools, and that a write reaches the origin.
-program() {
-  echo "set -e; export PYTHONPATH=$place/env PYTHONDONTWRITEBYTECODE=1
-    [ \"\$(python3 -c '$import_demo')\" = 1275 ]
-    ls -lR $place/env >/dev/null; cat $place/env/alias/*.py | wc -l
-    echo new >$place/env/written; [ \"\$(cat $place/env/written)\" = new ]; rm $place/env/written"
+make_program() {
+  cat >"$place/program.sh" <<PROGRAM
+set -e
+export PYTHONPATH=$place/env PYTHONDONTWRITEBYTECODE=1
+[ "\$(python3 -c '$import_demo')" = 1275 ]
+ls -lR $place/env >/dev/null
+[ "\$(cat $place/env/alias/*.py | wc -l)" = 51 ]
+echo new >$place/env/written
+[ "\$(cat $place/env/written)" = new ]
+rm $place/env/written
+PROGRAM
 }
 
 try_containers() {
   mkdir -p "$place/installed"
   tar -C "$place/installed" -xzf "$tarball"
   make_package
+  make_program
   local library=$place/installed/$name/lib/libcopper.so opens asked
   export COPPER_RUNTIME_DIR=$place/run COPPER_VIEW=$place/view
 
   say "a container without a user namespace, the helper outside"
   "$outside" start --cover "$place/env" >/dev/null
-  contain -- env LD_PRELOAD="$library" bash -c "$(program)"
+  contain -- env LD_PRELOAD="$library" bash "$place/program.sh"
   opens=$(count origin opens) asked=$(count asked total)
   [ "$asked" -gt 0 ] || die "the helper was not asked: the programs in the container did not find it"
   contain -- env LD_PRELOAD="$library" PYTHONPATH="$place/env" PYTHONDONTWRITEBYTECODE=1 \
@@ -122,7 +129,7 @@ try_containers() {
 
   say "a container in a user namespace, the helper outside: works, from the origin"
   asked=$(count asked total)
-  contain --user --map-root-user -- env LD_PRELOAD="$library" bash -c "$(program)"
+  contain --user --map-root-user -- env LD_PRELOAD="$library" bash "$place/program.sh"
   echo "asked of the helper meanwhile: $(($(count asked total) - asked))"
   "$outside" stop >/dev/null
 
@@ -133,7 +140,7 @@ try_containers() {
     \$copper start --cover $place/env >/dev/null
     trap '\$copper stop >/dev/null' EXIT
     export LD_PRELOAD=\$(\$copper env --lib) PYTHONPATH=$place/env PYTHONDONTWRITEBYTECODE=1
-    $(program)
+    bash $place/program.sh
     opens() { \$copper status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"origin\"][\"opens\"])'; }
     before=\$(opens); [ \$before -gt 50 ]
     python3 -c '$import_demo'

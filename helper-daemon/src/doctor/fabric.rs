@@ -55,7 +55,7 @@ pub(super) fn check_here() -> Vec<Finding> {
         Err(error) => {
             let advice = "one node alone needs none; for several install it, load its module, or \
                           name its file in COPPER_LIBFABRIC";
-            return vec![Finding::note(CHECK, one_line(&error.to_string()), advice)];
+            return vec![Finding::note(CHECK, shorten(&error.to_string()), advice)];
         }
     };
     let file = fs::read_to_string("/proc/self/maps")
@@ -119,9 +119,17 @@ fn mapped(maps: &str) -> Option<PathBuf> {
     found.next().map(PathBuf::from)
 }
 
-fn one_line(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    lines.join("; ")
+/// Why none was loaded, in one line: files that are not there need not be listed.
+fn shorten(error: &str) -> String {
+    let tried = error.lines().filter(|line| line.starts_with(' '));
+    let (missing, refused): (Vec<&str>, Vec<&str>) =
+        tried.partition(|line| line.contains("No such file"));
+    let refused: Vec<&str> = refused.into_iter().map(str::trim).collect();
+    let mut text = format!("tried {} files that are not there", missing.len());
+    if !refused.is_empty() {
+        text += &format!("; refused: {}", refused.join("; "));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -140,6 +148,17 @@ mod tests {
             PathBuf::from("/opt/libfabric/lib/libfabric.so.1.18.1")
         );
         assert_eq!(mapped("7f4-7f5 rw-p 00000000 00:00 0 [heap]\n"), None);
+    }
+
+    #[test]
+    fn files_that_were_refused_are_named() {
+        let error = "no usable libfabric was found. Tried:\n  libfabric.so.1: cannot open: No such \
+                     file or directory\n  /opt/libfabric.so.1: version 1.11 is too old\nInstall";
+        let short = shorten(error);
+        assert_eq!(
+            short,
+            "tried 1 files that are not there; refused: /opt/libfabric.so.1: version 1.11 is too old"
+        );
     }
 
     #[test]

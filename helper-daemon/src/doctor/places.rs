@@ -47,7 +47,7 @@ fn judge_stores(places: impl Iterator<Item = (PathBuf, Result<u64>)>) -> Vec<Fin
                 findings.push(judge_store(&place, free, taken));
                 taken = true;
             }
-            Err(reason) => refused.push(format!("{reason:#}")),
+            Err(reason) => refused.push(first_part(&reason)),
         }
     }
     for reason in refused {
@@ -65,6 +65,12 @@ fn judge_stores(places: impl Iterator<Item = (PathBuf, Result<u64>)>) -> Vec<Fin
         findings.push(finding);
     }
     findings
+}
+
+/// The reason alone, without its advice.
+fn first_part(reason: &anyhow::Error) -> String {
+    let text = format!("{reason:#}");
+    text.split(';').next().unwrap_or_default().to_owned()
 }
 
 fn judge_store(place: &Path, free: u64, taken: bool) -> Finding {

@@ -35,7 +35,7 @@ pub(super) fn check() -> Vec<Finding> {
             judge_preload(&preloaded, None),
         ],
     };
-    findings.extend(check_variables());
+    findings.extend(check_variables(&preloaded));
     findings
 }
 
@@ -94,7 +94,8 @@ fn judge_preload(preloaded: &OsStr, own: Option<&Path>) -> Finding {
     }
 }
 
-fn check_variables() -> Vec<Finding> {
+/// Variables of an earlier session with which programs would not use the helper.
+fn check_variables(preloaded: &OsStr) -> Vec<Finding> {
     let mut findings = Vec::new();
     if variable(DISABLE_VARIABLE).is_some_and(|value| value == "1") {
         findings.push(Finding::note(
@@ -103,14 +104,16 @@ fn check_variables() -> Vec<Finding> {
             format!("unset {DISABLE_VARIABLE}"),
         ));
     }
+    let bytes = preloaded.as_bytes();
+    let is_preloaded = bytes
+        .windows(LIBRARY.len())
+        .any(|part| part == LIBRARY.as_bytes());
     let runtime = variable(RUNTIME_VARIABLE).map(PathBuf::from);
-    if let Some(runtime) = runtime.filter(|runtime| !runtime.exists()) {
+    if let Some(runtime) = runtime.filter(|runtime| is_preloaded && !runtime.exists()) {
         findings.push(Finding::note(
             RUNTIME_VARIABLE,
-            format!("{} is not there: no helper uses it", runtime.display()),
-            format!(
-                "copper start makes it; or unset {RUNTIME_VARIABLE} if an earlier session set it"
-            ),
+            format!("{} is not there: the helper has gone", runtime.display()),
+            format!("unset {RUNTIME_VARIABLE} LD_PRELOAD, or copper start"),
         ));
     }
     findings
