@@ -13,7 +13,9 @@ command -v cargo >/dev/null || die "cargo is missing; install Rust from https://
 needed=(gcc:gcc git:git python3:python3)
 if [ "${1:-}" != --demo ]; then
   needed+=(g++:g++ make:make perl:perl rsync:rsync fusermount3:fuse3 file:file cpio:cpio dash:dash
-    unshare:util-linux setpriv:util-linux mount:mount ip:iproute2 strace:strace)
+    unshare:util-linux setpriv:util-linux mount:mount ip:iproute2 strace:strace
+    mpirun.mpich:mpich mpirun.openmpi:openmpi-bin srun:slurm-client slurmd:slurmd
+    slurmctld:slurmctld munged:munge)
 fi
 missing=()
 for pair in "${needed[@]}"; do
@@ -53,4 +55,11 @@ if [ ! -e "$cache/wheels/complete" ]; then
     -d "$cache/wheels" -r scripts/python-packages.txt ||
     die "pip could not fetch the packages of scripts/python-packages.txt; is the network there?"
   touch "$cache/wheels/complete"
+fi
+
+# Built for no MPI in particular; the tests run it with MPICH and with Open MPI.
+if [ "${1:-}" != --demo ] && ! compgen -G "$cache/wheels/mpi4py-*.whl" >/dev/null; then
+  say "fetching mpi4py"
+  "$(real_python)" -m pip download --quiet --disable-pip-version-check --only-binary :all: \
+    -d "$cache/wheels" 'mpi4py>=4.1,<5' || die "pip could not fetch mpi4py; is the network there?"
 fi

@@ -1,6 +1,7 @@
 //! The command line of `copper`.
 #![forbid(unsafe_code)]
 
+use crate::cpus::CpuList;
 use crate::doctor;
 use crate::size;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
@@ -17,7 +18,7 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
     /// Append the log to this file (the default is standard error; a helper in the background
-    /// logs nowhere unless told).
+    /// logs nowhere unless told); {host} is replaced by the node's name.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
     /// How much to log.
@@ -50,10 +51,16 @@ pub(crate) enum Command {
         all: bool,
     },
     /// Print the exports that let a shell's commands use the helper: eval "$(copper env)".
+    ///
+    /// With --format the words to put on the launch line of ranks, for a launcher that does not pass
+    /// the environment on: mpiexec $(copper env --format hydra) -n 8 ./app.
     Env {
         /// Print the path of libcopper.so alone.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "format")]
         lib: bool,
+        /// For whom.
+        #[arg(long, value_name = "FORMAT", default_value = "sh")]
+        format: Format,
     },
     /// Forget what is known of a path and of all below it, or of everything.
     Refresh {
@@ -79,12 +86,36 @@ pub(crate) enum Command {
     Leave(Member),
 }
 
+/// How `copper env` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Exports for a shell: eval "$(copper env)".
+    Sh,
+    /// Options of PALS' mpiexec and aprun: --genv=NAME=VALUE.
+    Pals,
+    /// Options of Hydra's mpiexec (MPICH, Intel MPI): -genv NAME VALUE.
+    Hydra,
+    /// Options of Open MPI's mpirun: -x NAME=VALUE.
+    Openmpi,
+    /// An option of Slurm's srun: --export=ALL,NAME=VALUE,...
+    Srun,
+    /// Options of flux run: --env=NAME=VALUE.
+    Flux,
+}
+
 /// `copper join` and `copper leave`.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Member {
-    /// The node's place in the job's list of hosts, from 0.
+    /// The node's place in the job's list of hosts, from 0; where it is left out, the node finds
+    /// itself in the list.
     #[arg(long)]
-    pub(crate) rank: u32,
+    pub(crate) rank: Option<u32>,
+    /// Stay in the foreground until the helper ends, and end it when this is ended.
+    #[arg(long)]
+    pub(crate) stay: bool,
+    /// Read the job's description from this file instead of standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) invitation: Option<PathBuf>,
 }
 
 /// `copper start`.
@@ -112,11 +143,11 @@ pub(crate) struct Cluster {
     #[arg(long, value_name = "FILE", group = "nodes")]
     pub(crate) hostfile: Option<PathBuf>,
     /// The same, on all nodes of this batch job, as its environment lists them (PBS_NODEFILE,
-    /// SLURM_JOB_NODELIST, LSB_DJOB_HOSTFILE, COBALT_NODEFILE, PE_HOSTFILE).
+    /// SLURM_JOB_NODELIST, FLUX_URI, LSB_DJOB_HOSTFILE, COBALT_NODEFILE, PE_HOSTFILE) or else an
+    /// MPI's (HYDRA_HOST_FILE, OMPI_MCA_orte_default_hostfile, PRTE_MCA_prte_default_hostfile).
     #[arg(long, group = "nodes")]
     pub(crate) allocation: bool,
-    /// How commands are started on the other nodes: with ssh, or with nsenter where the nodes are
-    /// network namespaces of this machine (auto: whichever of the two it is).
+    /// How commands are started on the other nodes.
     #[arg(
         long,
         value_name = "LAUNCHER",
@@ -161,15 +192,44 @@ pub(crate) struct Cluster {
     #[arg(long, value_name = "SECONDS", requires = "nodes",
           value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) start_timeout: Option<u32>,
+    /// Go on where at least so many nodes are ready, and name the others [default: all must be].
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        requires = "nodes",
+        conflicts_with = "min_fraction"
+    )]
+    pub(crate) min_nodes: Option<u32>,
+    /// The same, as a part of all nodes, e.g. 0.95.
+    #[arg(long, value_name = "PART", requires = "nodes", value_parser = parse_fraction)]
+    pub(crate) min_fraction: Option<f64>,
+    /// A directory that all nodes see, for launchers that do not pass standard input on (pals,
+    /// mpiexec, pdsh): the job's description lies there, readable by you alone, until all nodes have joined
+    /// [default: your home directory].
+    #[arg(long, value_name = "DIR", requires = "nodes")]
+    pub(crate) shared_directory: Option<PathBuf>,
 }
 
-/// A way to start a command on another node.
+/// A way to start commands on other nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LauncherName {
-    /// Local where all nodes are network namespaces of this machine, else ssh.
+    /// Local where all nodes are network namespaces of this machine, srun in a Slurm job, flux in a
+    /// Flux instance, pals in a PBS job whose mpiexec is PALS', else ssh.
     #[default]
     Auto,
-    /// ssh, without questions.
+    /// One job step of Slurm, beside those of the ranks.
+    Srun,
+    /// One mpiexec of PALS.
+    Pals,
+    /// One mpiexec of Hydra (MPICH, Intel MPI).
+    Mpiexec,
+    /// One flux exec.
+    Flux,
+    /// One clush.
+    Clush,
+    /// One pdsh.
+    Pdsh,
+    /// An ssh for each node, without questions.
     Ssh,
     /// nsenter into the network namespace that has the node's name.
     Local,
@@ -221,6 +281,27 @@ pub(crate) struct Service {
     #[arg(long, value_name = "NUMBER", default_value_t = THREADS,
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: u16,
+    /// Leave files larger than this to the origin, e.g. 10M (the default is what the memory holds).
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub(crate) largest: Option<u64>,
+    /// Bind all of the helper's threads to these processors, e.g. 48-51,60.
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpus: Option<CpuList>,
+    /// The helper's nice value (19: only when nobody else wants to run).
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i8).range(-20..=19))]
+    pub(crate) nice: Option<i8>,
+    /// End when nobody has asked for anything for so long, and no process uses the helper (the
+    /// default is to stay).
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) idle_limit: Option<u32>,
+}
+
+fn parse_fraction(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(part) if part > 0.0 && part <= 1.0 => Ok(part),
+        _ => Err("a number above 0, up to 1".to_owned()),
+    }
 }
 
 const DIRECTORY_LIMIT: usize = 20_000;
@@ -241,6 +322,9 @@ pub(crate) struct Helper {
     /// End when the last attached client, the starter among them, has gone.
     #[arg(long)]
     pub(crate) while_attached: bool,
+    /// End, with all helpers of the job, when this process has ended.
+    #[arg(long, value_name = "PID")]
+    pub(crate) watch: Option<i32>,
 }
 
 impl Service {
@@ -265,6 +349,20 @@ impl Service {
             "--threads".into(),
             self.threads.to_string().into(),
         ]);
+        let numbers = [
+            ("--largest", self.largest.map(|size| size.to_string())),
+            ("--cpus", self.cpus.as_ref().map(CpuList::to_string)),
+            ("--nice", self.nice.map(|nice| nice.to_string())),
+            (
+                "--idle-limit",
+                self.idle_limit.map(|limit| limit.to_string()),
+            ),
+        ];
+        for (name, value) in numbers {
+            if let Some(value) = value {
+                arguments.extend([name.into(), value.into()]);
+            }
+        }
         arguments
     }
 }
@@ -281,7 +379,8 @@ mod tests {
 
     #[test]
     fn a_service_survives_the_way_to_the_helper() {
-        let line = "copper run --cover /a --cover /b --memory 8G --view /v -- x --cover y";
+        let line = "copper run --cover /a --cover /b --memory 8G --view /v --largest 10M --cpus \
+                    1,0 --nice -5 --idle-limit 60 -- x --cover y";
         let cli = Cli::parse_from(line.split(' '));
         let Command::Run(run) = cli.command else {
             panic!("not a run");
@@ -295,5 +394,9 @@ mod tests {
         assert_eq!(helper.service.cover, run.service.cover);
         assert_eq!(helper.service.memory, Some(8 << 30));
         assert_eq!(helper.service.view, run.service.view);
+        assert_eq!(helper.service.largest, Some(10 << 20));
+        assert_eq!(helper.service.cpus, run.service.cpus);
+        assert_eq!(helper.service.nice, Some(-5));
+        assert_eq!(helper.service.idle_limit, Some(60));
     }
 }

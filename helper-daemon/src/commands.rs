@@ -3,12 +3,13 @@
 
 pub(crate) mod survey;
 
-use crate::cli::Service;
+use crate::cli::{Format, Service};
 use crate::client::connect;
 use crate::environment;
 use crate::helper::covered_prefixes;
 use crate::job::Job;
 use crate::launch::{self, Launch};
+use crate::launch_line;
 use crate::runtime::Runtime;
 use crate::start;
 use crate::status::Status;
@@ -207,22 +208,21 @@ pub(crate) fn status_of_all(json: bool) -> Result<()> {
     print(format!("{value}\n").as_bytes())
 }
 
+/// `copper env --lib`.
+pub(crate) fn print_library() -> Result<()> {
+    let library = environment::library()?;
+    print(&[library.as_os_str().as_bytes(), b"\n"].concat())
+}
+
 /// `copper env`.
-pub(crate) fn env(lib: bool) -> Result<()> {
-    if lib {
-        let library = environment::library()?;
-        return print(&[library.as_os_str().as_bytes(), b"\n"].concat());
-    }
+pub(crate) fn env(format: Format) -> Result<()> {
     let runtime = Runtime::make()?;
     let covered: Vec<Vec<u8>> = match ask_status(&runtime)? {
         Some((status, _)) => status.covered.into_iter().map(String::into_bytes).collect(),
         None => Vec::new(),
     };
-    for (name, value) in environment::variables(&runtime, &covered)? {
-        let value = environment::quote(&value);
-        print(&[b"export ", name.as_bytes(), b"=", value.as_bytes(), b"\n"].concat())?;
-    }
-    Ok(())
+    let variables = environment::variables(&runtime, &covered)?;
+    print(&launch_line::text(format, &variables)?)
 }
 
 /// `copper refresh`.

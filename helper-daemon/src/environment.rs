@@ -92,19 +92,6 @@ fn with_paths(covered: &[Vec<u8>], known: &[u8]) -> OsString {
     OsString::from_vec(prefixes.join(&b':'))
 }
 
-/// A value as a shell's word.
-pub(crate) fn quote(value: &OsStr) -> OsString {
-    let mut quoted = vec![b'\''];
-    for &byte in value.as_bytes() {
-        match byte {
-            b'\'' => quoted.extend_from_slice(b"'\\''"),
-            byte => quoted.push(byte),
-        }
-    }
-    quoted.push(b'\'');
-    OsString::from_vec(quoted)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,10 +108,5 @@ mod tests {
     fn prefixes_are_joined_without_repeats() {
         let covered = [b"/a".to_vec(), b"/b".to_vec()];
         assert_eq!(with_paths(&covered, b"/b:/c:"), "/a:/b:/c");
-    }
-
-    #[test]
-    fn quoted_values_survive_a_shell() {
-        assert_eq!(quote(OsStr::new("a'b c")), r"'a'\''b c'");
     }
 }

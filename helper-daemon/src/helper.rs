@@ -1,12 +1,13 @@
 //! The helper: everything it is made of, from its start to the last thing it removes.
 
 use crate::cli;
+use crate::cpus;
 use crate::engine::{Engine, Policy};
 use crate::job::Job;
 use crate::origin::work::Origin;
 use crate::peers::Peers;
 use crate::runtime::{Note, Runtime, own_uid};
-use crate::server::{End, Report, Server};
+use crate::server::{End, Endings, Report, Server};
 use crate::shared_memory::{AlarmPage, CatalogMemory};
 use crate::status::{Memory, Status};
 use crate::store::{self, Store};
@@ -15,8 +16,10 @@ use anyhow::{Context, Result, bail, ensure};
 use copper_core::catalog::writer::{Identity, Writer};
 use copper_core::path;
 use copper_core::request::{ALARM, CATALOG, Outcome};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::process::{
+    DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open,
+    setpriority_process, setrlimit,
+};
 use std::fs;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -129,7 +132,7 @@ pub(crate) fn run(arguments: &cli::Helper) -> Result<()> {
     };
     let started = Started::new(arguments, &runtime);
     match started {
-        Ok(started) => started.serve(starter, arguments.while_attached),
+        Ok(started) => started.serve(starter, arguments),
         Err(error) => {
             tell(format!("{error:#}").as_bytes());
             runtime.clear();
@@ -155,7 +158,7 @@ struct Started {
 impl Started {
     fn new(arguments: &cli::Helper, runtime: &Runtime) -> Result<Started> {
         let signals = crate::signals::block_for_helper()?;
-        prepare_process();
+        prepare_process(&arguments.service)?;
         // Clearing up what a dead helper left takes the description along.
         let job = arguments.rank.map(|rank| (Job::read(runtime), rank));
         clean_leftovers(runtime)?;
@@ -178,6 +181,7 @@ impl Started {
                 runtime: runtime.directory().as_os_str().as_bytes().to_vec(),
                 covered: covered.clone(),
                 directory_limit: service.directory_limit,
+                largest: service.largest.unwrap_or(u64::MAX),
             };
             // SAFETY: called once; the engine that gets the memory is dropped before it.
             let memory = unsafe { catalog.whole() };
@@ -221,7 +225,7 @@ impl Started {
         })
     }
 
-    fn serve(mut self, starter: Option<OwnedFd>, while_attached: bool) -> Result<()> {
+    fn serve(mut self, starter: Option<OwnedFd>, arguments: &cli::Helper) -> Result<()> {
         let runtime = self.reporter.runtime.clone();
         runtime.link_memory(ALARM, self.alarm.descriptor())?;
         runtime.link_memory(CATALOG, self.catalog.descriptor())?;
@@ -232,7 +236,12 @@ impl Started {
         let mut server = Server::new(
             &self.listener,
             &self.signals,
-            starter.filter(|_| while_attached),
+            Endings {
+                starter: starter.filter(|_| arguments.while_attached),
+                watched: arguments.watch.and_then(watch),
+                idle_limit: arguments.service.idle_limit,
+                catalog: self.catalog.inode()?,
+            },
             &self.alarm,
             &mut self.engine,
             &self.reporter,
@@ -249,6 +258,17 @@ impl Started {
             server.answer(*token, Outcome::Known, body);
         }
         end.map(|_| ())
+    }
+}
+
+/// What becomes readable when this process ends, or has ended already.
+fn watch(process: i32) -> Option<OwnedFd> {
+    match pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()) {
+        Ok(descriptor) => Some(descriptor),
+        Err(error) => {
+            tracing::warn!(process, %error, "the batch job's process cannot be watched");
+            None
+        }
     }
 }
 
@@ -313,7 +333,7 @@ fn clean_leftovers(runtime: &Runtime) -> Result<()> {
     Ok(())
 }
 
-fn prepare_process() {
+fn prepare_process(service: &cli::Service) -> Result<()> {
     // Processes of the job reopen the catalog through /proc, which needs this.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
     let limit = getrlimit(Resource::Nofile);
@@ -322,10 +342,12 @@ fn prepare_process() {
         maximum: limit.maximum,
     };
     let _ = setrlimit(Resource::Nofile, all);
-    // Started by one process of many, it may be bound to that one's core.
-    let mut everywhere = CpuSet::new();
-    (0..CpuSet::MAX_CPU).for_each(|cpu| everywhere.set(cpu));
-    let _ = sched_setaffinity(None, &everywhere);
+    cpus::bind(service.cpus.as_ref())?;
+    if let Some(nice) = service.nice {
+        setpriority_process(None, nice.into())
+            .with_context(|| format!("--nice {nice}: this needs more rights than you have"))?;
+    }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let _ = std::env::set_current_dir(Path::new("/"));
+    Ok(())
 }

@@ -7,6 +7,7 @@ use crate::runtime::Runtime;
 use anyhow::{Context, Result, bail};
 use copper_core::location::{DISABLE_VARIABLE, RUNTIME_VARIABLE};
 use copper_core::request::Operation;
+use rustix::process::Pid;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read;
@@ -33,6 +34,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) while_attached: bool,
     /// What it is in its job, where there is one.
     pub(crate) membership: Option<Membership<'a>>,
+    /// Ends with this process, if it is given.
+    pub(crate) watched: Option<Pid>,
 }
 
 /// What one helper of several must know beside the job's file.
@@ -137,6 +140,10 @@ fn spawn(runtime: &Runtime, launch: &Launch<'_>, starter: &UnixStream) -> Result
     }
     if launch.while_attached {
         command.arg("--while-attached");
+    }
+    if let Some(watched) = launch.watched {
+        let pid = watched.as_raw_nonzero().to_string();
+        command.args(["--watch", &pid]);
     }
     if let Some(log) = launch.log {
         let absolute = std::path::absolute(log)?;

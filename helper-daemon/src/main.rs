@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod commands;
+mod cpus;
 mod doctor;
 mod documents;
 mod elf;
@@ -12,8 +13,10 @@ mod fabric;
 mod helper;
 mod job;
 mod launch;
+mod launch_line;
 mod meeting;
 mod origin;
+mod parent_job;
 mod peers;
 mod run;
 mod runtime;
@@ -31,6 +34,7 @@ use clap::Parser;
 use cli::{Cli, Command};
 use launch::Launch;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Mutex;
@@ -63,13 +67,15 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         log_level: &cli.log_level,
         while_attached,
         membership: None,
+        watched: None,
     };
     match &cli.command {
         Command::Run(arguments) => {
             return run::run(arguments, &launch(&arguments.service, true));
         }
         Command::Start(arguments) => {
-            let launch = launch(&arguments.service, false);
+            let mut launch = launch(&arguments.service, false);
+            launch.watched = parent_job::find();
             match start::hosts::listed(&arguments.cluster)? {
                 None => commands::start(&launch)?,
                 Some(hosts) => start::start(&arguments.cluster, hosts, &launch)?,
@@ -78,9 +84,10 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Command::Stop => commands::stop()?,
         Command::Status { json, all: false } => commands::status(*json)?,
         Command::Status { json, all: true } => commands::status_of_all(*json)?,
-        Command::Join(member) => return start::join::join_from_input(member.rank),
-        Command::Leave(member) => return start::join::leave_from_input(member.rank),
-        Command::Env { lib } => commands::env(*lib)?,
+        Command::Join(member) => return start::join::join_as_told(member),
+        Command::Leave(member) => return start::join::leave_as_told(member),
+        Command::Env { lib: true, .. } => commands::print_library()?,
+        Command::Env { format, .. } => commands::env(*format)?,
         Command::Refresh { path } => commands::refresh(path.as_deref())?,
         Command::Doctor(options) => return doctor::run(options),
         Command::Documents { directory } => documents::write(directory)?,
@@ -95,8 +102,23 @@ fn start_log(cli: &Cli) -> Result<()> {
         .with_max_level(level)
         .with_ansi(false);
     match &cli.log {
-        Some(path) => log.with_writer(Mutex::new(runtime::open_log(path)?)).init(),
+        Some(path) => {
+            let path = log_of_this_host(path);
+            log.with_writer(Mutex::new(runtime::open_log(&path)?))
+                .init();
+        }
         None => log.with_writer(std::io::stderr).init(),
     }
     Ok(())
+}
+
+/// The log's path with `{host}` replaced, so that nodes may share a directory.
+fn log_of_this_host(path: &Path) -> PathBuf {
+    let system = rustix::system::uname();
+    match path.to_str() {
+        Some(text) => text
+            .replace("{host}", &system.nodename().to_string_lossy())
+            .into(),
+        None => path.to_owned(),
+    }
 }

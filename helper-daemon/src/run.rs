@@ -6,6 +6,7 @@ use crate::commands::ask_status;
 use crate::environment;
 use crate::helper::covered_prefixes;
 use crate::launch::{self, Launch};
+use crate::launch_line;
 use crate::runtime::Runtime;
 use crate::signals::{SignalSet, stop_self};
 use anyhow::Result;
@@ -47,7 +48,9 @@ pub(crate) fn run(arguments: &cli::Run, launch: &Launch<'_>) -> Result<u8> {
     };
     let covered = all_covered(&runtime, wanted)?;
     let variables = environment::variables(&runtime, &covered)?;
-    let status = execute(&arguments.command, variables)?;
+    let names: Vec<&str> = variables.iter().map(|(name, _)| *name).collect();
+    let line = launch_line::for_ranks(&arguments.command, &names);
+    let status = execute(&line, variables)?;
     drop(attachment);
     Ok(status)
 }

@@ -3,12 +3,14 @@
 //! It waits without a timer when nothing is outstanding.
 
 mod client;
+mod idleness;
 
 use crate::engine::{Engine, Token};
 use crate::shared_memory::AlarmPage;
 use anyhow::{Context, Result};
 use client::{Client, Progress};
 use copper_core::request::{Operation, Outcome};
+use idleness::Idleness;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use std::collections::{BTreeSet, HashMap};
@@ -31,6 +33,7 @@ const ORIGIN: u64 = 2;
 const STARTER: u64 = 3;
 const CLOSED: u64 = 4;
 const PEERS: u64 = 5;
+const WATCHED: u64 = 6;
 const FIRST_CLIENT: u64 = 16;
 
 /// Why the helper ends.
@@ -44,6 +47,23 @@ pub(crate) enum End {
     Job,
     /// The last attached client has gone.
     Alone,
+    /// The process that stands for the batch job has ended.
+    BatchJob,
+    /// Nobody has used it for a long time.
+    Idle,
+}
+
+/// What ends the helper without anybody asking for it.
+#[derive(Debug)]
+pub(crate) struct Endings {
+    /// A connection that counts as an attached client; the helper ends with the last of these.
+    pub(crate) starter: Option<OwnedFd>,
+    /// Readable when the batch job has ended.
+    pub(crate) watched: Option<OwnedFd>,
+    /// How long it may go unused, in seconds.
+    pub(crate) idle_limit: Option<u32>,
+    /// The catalog's inode, by which processes that use it are known.
+    pub(crate) catalog: u64,
 }
 
 /// What the server needs to say of the helper as a whole.
@@ -66,6 +86,8 @@ pub(crate) struct Server<'a> {
     attached: usize,
     while_attached: bool,
     starter: Option<OwnedFd>,
+    watched: Option<OwnedFd>,
+    idleness: Option<Idleness>,
     uid: u32,
     end: Option<End>,
     /// Who asked for the end of the job.
@@ -73,12 +95,11 @@ pub(crate) struct Server<'a> {
 }
 
 impl<'a> Server<'a> {
-    /// A server on `listener`; `starter` counts as attached if the helper is to end with the last
-    /// attached client.
+    /// A server on `listener`.
     pub(crate) fn new(
         listener: &'a UnixListener,
         signals: &OwnedFd,
-        starter: Option<OwnedFd>,
+        endings: Endings,
         alarm: &'a AlarmPage,
         engine: &'a mut Engine,
         report: &'a dyn Report,
@@ -96,8 +117,17 @@ impl<'a> Server<'a> {
         for descriptor in engine.traffic_descriptors() {
             watch(&descriptor, PEERS)?;
         }
+        let Endings {
+            starter,
+            watched,
+            idle_limit,
+            catalog,
+        } = endings;
         if let Some(starter) = &starter {
             watch(starter, STARTER)?;
+        }
+        if let Some(watched) = &watched {
+            watch(watched, WATCHED)?;
         }
         Ok(Server {
             epoll,
@@ -112,6 +142,8 @@ impl<'a> Server<'a> {
             attached: usize::from(starter.is_some()),
             while_attached: starter.is_some(),
             starter,
+            watched,
+            idleness: idle_limit.map(|limit| Idleness::new(limit, catalog)),
             uid: crate::runtime::own_uid(),
             end: None,
             ender: None,
@@ -147,6 +179,7 @@ impl<'a> Server<'a> {
             self.engine.heed_time();
             self.send_replies();
             self.heed_deadlines();
+            self.heed_idleness();
             self.listen_again();
         }
     }
@@ -177,7 +210,8 @@ impl<'a> Server<'a> {
         }
         let client = self.deadlines.first().map(|(first, _)| *first);
         let tree = self.engine.next_timeout();
-        let first = [client, tree, self.engine.next_traffic()]
+        let idle = self.idleness.as_ref().map(Idleness::deadline);
+        let first = [client, tree, self.engine.next_traffic(), idle]
             .into_iter()
             .flatten()
             .min()?;
@@ -195,6 +229,7 @@ impl<'a> Server<'a> {
             ORIGIN | PEERS => {}
             CLOSED => self.engine.take_closed(),
             STARTER => self.starter_gone(),
+            WATCHED => self.batch_job_ended(),
             token => self.serve_client(token),
         }
     }
@@ -273,6 +308,9 @@ impl<'a> Server<'a> {
             return;
         };
         client.asked_at = Some(now);
+        if let Some(idleness) = &mut self.idleness {
+            idleness.note_use();
+        }
         match operation {
             Operation::Attach => {
                 self.attached += 1;
@@ -357,6 +395,29 @@ impl<'a> Server<'a> {
         self.engine.cancel(token);
         if client.is_attached() {
             self.detach();
+        }
+    }
+
+    /// Ends all helpers of the job: the others may not notice its end by themselves.
+    fn batch_job_ended(&mut self) {
+        let Some(watched) = self.watched.take() else {
+            return;
+        };
+        let _ = epoll::delete(&self.epoll, watched);
+        tracing::info!("the batch job has ended");
+        if self.engine.is_in_job() {
+            self.engine.end_all();
+        } else {
+            self.end = Some(End::BatchJob);
+        }
+    }
+
+    fn heed_idleness(&mut self) {
+        let attached = self.attached > 0;
+        if let Some(idleness) = &mut self.idleness
+            && idleness.is_over(attached)
+        {
+            self.end = Some(End::Idle);
         }
     }
 

@@ -11,6 +11,7 @@ use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, ftruncate
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A sealed memory file, mapped by the helper.
@@ -85,6 +86,12 @@ impl CatalogMemory {
     /// The descriptor that processes of the job reopen.
     pub(crate) fn descriptor(&self) -> i32 {
         self.sealed.file.as_raw_fd()
+    }
+
+    /// The memory file's inode, as the maps of processes show it.
+    pub(crate) fn inode(&self) -> Result<u64> {
+        let found = self.sealed.file.metadata();
+        Ok(found.context("cannot look at the shared memory")?.ino())
     }
 }
 

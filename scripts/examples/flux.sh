@@ -1,10 +1,15 @@
 #!/bin/bash
-# Submit with: flux batch -N4 --exclusive -t 30m flux.sh
-set -euo pipefail
-module load copper
+#flux: --nodes=4
+#flux: --tasks-per-node=8
+#flux: --time-limit=30m
+# A batch job on Flux. The two lines that use Copper are marked.
+ENVIRONMENT=/p/project/environment # where the Python packages lie
+export PYTHONPATH=$ENVIRONMENT
 
-copper start --hosts "$(flux hostlist --expand --delimiter=, instance)" --cover /lus/project/env
-trap 'copper stop' EXIT
+copper start --allocation --cover "$ENVIRONMENT" || exit 1 # Copper: run by the brokers
 
-flux run -N4 --tasks-per-node=8 --env=LD_PRELOAD="$(copper env --lib)" \
-  /lus/project/env/bin/python3 app.py
+# Copper: the words between $( ) give every rank the preload.
+# shellcheck disable=SC2046
+flux run $(copper env --format flux) --nodes=4 --tasks-per-node=8 python3 app.py
+
+copper stop # also done by itself at the job's end

@@ -1,14 +1,15 @@
 #!/bin/bash
-#PBS -N copper-example
 #PBS -l select=4
 #PBS -l walltime=00:30:00
-set -euo pipefail
-cd "$PBS_O_WORKDIR"
-module load copper
+# A job on PBS with PALS (as on Aurora). The two lines that use Copper are marked.
+cd "$PBS_O_WORKDIR" || exit 1
+ENVIRONMENT=/lus/project/environment # where the Python packages lie
+export PYTHONPATH=$ENVIRONMENT
 
-copper start --allocation --cover /lus/project/env
-trap 'copper stop' EXIT
+copper start --allocation --cover "$ENVIRONMENT" || exit 1 # Copper: one helper on each node
 
-nodes=$(sort -u "$PBS_NODEFILE" | wc -l)
-mpiexec -n $((nodes * 12)) --ppn 12 --genv LD_PRELOAD="$(copper env --lib)" \
-  /lus/project/env/bin/python3 app.py
+# Copper: the words between $( ) give every rank the preload.
+# shellcheck disable=SC2046
+mpiexec $(copper env --format pals) -n 48 --ppn 12 python3 app.py
+
+copper stop # also done by itself at the job's end

@@ -1,12 +1,15 @@
 #!/bin/bash
-#SBATCH --job-name=copper-example
 #SBATCH --nodes=4
-#SBATCH --time=00:30:00
-set -euo pipefail
-module load copper
+#SBATCH --ntasks-per-node=8
+#SBATCH --time=30
+# A job on Slurm (as on Frontier). The two lines that use Copper are marked.
+ENVIRONMENT=/lustre/project/environment # where the Python packages lie
+export PYTHONPATH=$ENVIRONMENT
 
-copper start --allocation --cover /lus/project/env
-trap 'copper stop' EXIT
+copper start --allocation --cover "$ENVIRONMENT" || exit 1 # Copper: a job step beside the ranks'
 
-srun --ntasks-per-node=8 --export="ALL,LD_PRELOAD=$(copper env --lib)" \
-  /lus/project/env/bin/python3 app.py
+# Copper: the words between $( ) give every rank the preload.
+# shellcheck disable=SC2046
+srun $(copper env --format srun) python3 app.py
+
+copper stop # also done by itself at the job's end

@@ -1,12 +1,13 @@
 #!/bin/bash
-# Runs on one of the hosts. ssh must reach the others without a password, and copper must be
-# installed under the same path on all of them.
-set -euo pipefail
-hosts=node1,node2,node3,node4
+# Nodes without a batch system, reached by ssh without questions. Run on the first of them; nodes is
+# a file with a name in each line. The two lines that use Copper are marked.
+ENVIRONMENT=/data/environment # where the Python packages lie
+export PYTHONPATH=$ENVIRONMENT
 
-copper start --hosts "$hosts" --cover /lus/project/env
-trap 'copper stop' EXIT
+copper start --hostfile nodes --cover "$ENVIRONMENT" || exit 1 # Copper: one helper on each node
 
-# Hydra (MPICH, Intel MPI); with Open MPI: mpirun --host "$hosts" -x LD_PRELOAD="..."
-mpirun -hosts "$hosts" -n 4 -genv LD_PRELOAD "$(copper env --lib)" \
-  /lus/project/env/bin/python3 app.py
+# Copper: the words between $( ) give every rank the preload (MPICH; for Open MPI: openmpi).
+# shellcheck disable=SC2046
+mpirun -f nodes $(copper env --format hydra) -n 32 python3 app.py
+
+copper stop # nothing else ends the helpers here

@@ -14,6 +14,8 @@ from matplotlib import pyplot  # noqa: E402  (the backend is chosen first)
 STYLES = {
     "cooperative tree": ("black", "-", "o", "this Copper: 8 trees of fan-out 8"),
     "first Copper's scheme": ("dimgrey", "--", "s", "the first Copper's scheme"),
+    "first Copper's scheme with a page cache":
+        ("grey", (0, (5, 1, 1, 1)), "D", "the first Copper's scheme, large files from a page cache"),
     "no cache": ("darkgrey", ":", "^", "no cache"),
 }
 PANELS = [
@@ -48,18 +50,21 @@ def draw(axes, rows, workload, title):
     axes.set_ylabel("time until the last rank is done (s)")
     axes.set_title(title, fontsize=10)
     axes.grid(True, which="major", linewidth=0.3)
-    axes.legend(fontsize=7)
 
 
 def main():
     with open(sys.argv[1]) as report:
         rows = json.load(report)["rows"]
-    figure, panels = pyplot.subplots(1, len(PANELS), figsize=(14, 4.2))
+    figure, panels = pyplot.subplots(1, len(PANELS), figsize=(14, 4.5))
     for axes, (workload, title) in zip(panels, PANELS):
         draw(axes, rows, workload, title)
     figure.suptitle("Modelled on a Slingshot network with a Lustre origin (parameters: docs/SCALING.md)",
                     fontsize=9)
-    figure.tight_layout()
+    labelled = {}
+    for axes in panels:
+        labelled.update((label, line) for line, label in zip(*axes.get_legend_handles_labels()))
+    figure.legend(labelled.values(), labelled.keys(), loc="lower center", ncols=len(labelled), fontsize=8)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     for kind, extra in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 130})):
         figure.savefig(f"{sys.argv[2]}.{kind}", **extra)
 

@@ -7,6 +7,7 @@ use crate::runtime::Runtime;
 use anyhow::{Context, Result, ensure};
 use copper_core::request::Operation;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(100);
 /// The helper has so long to ask the others however late it is, in seconds.
 const SHORTEST_WAIT: f64 = 0.5;
+/// Long enough for a helper to give up those that are silent, in seconds.
+const ABSENT_WAIT: f64 = 5.0;
 
 /// How all helpers are.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -86,22 +89,45 @@ pub(crate) fn ask_now(runtime: &Runtime, seconds: u32) -> Result<Vec<u8>> {
     ask(runtime, &format!("now {seconds}"), &|| Ok(()))
 }
 
+/// For whom and how long to wait.
+#[derive(Debug)]
+pub(crate) struct Wait<'a> {
+    /// Until when.
+    pub(crate) deadline: Instant,
+    /// Set by a signal.
+    pub(crate) interrupted: &'a AtomicBool,
+    /// Nodes that will not come.
+    pub(crate) absent: HashSet<u32>,
+}
+
+impl Wait<'_> {
+    fn is_enough(&self, survey: &Survey) -> bool {
+        survey.all_ready()
+            || survey.unnamed == 0
+                && survey.ready as usize + survey.missing.len() == survey.nodes as usize
+                && survey.missing.iter().all(|rank| self.absent.contains(rank))
+    }
+
+    fn question(&self, left: Duration) -> String {
+        // For nodes that are absent a helper waits as long as it may until they are ready.
+        match self.absent.is_empty() {
+            true => format!("ready {:.3}", left.as_secs_f64().max(SHORTEST_WAIT)),
+            false => format!("now {ABSENT_WAIT}"),
+        }
+    }
+}
+
 /// Waits until all helpers are ready, or the deadline has come, or a signal. A helper may answer
 /// before either: it waits for a bounded time, and may take one for lost that is yet to come.
-pub(crate) fn until_ready(
-    runtime: &Runtime,
-    deadline: Instant,
-    interrupted: &AtomicBool,
-) -> Result<Survey> {
+pub(crate) fn until_ready(runtime: &Runtime, wait: &Wait<'_>) -> Result<Survey> {
     let go_on = || {
-        ensure!(!interrupted.load(Ordering::Relaxed), "interrupted");
+        ensure!(!wait.interrupted.load(Ordering::Relaxed), "interrupted");
         Ok(())
     };
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let question = format!("ready {:.3}", left.as_secs_f64().max(SHORTEST_WAIT));
-        let survey = parse(&ask(runtime, &question, &go_on)?)?;
-        if survey.all_ready() || left <= PAUSE {
+        let left = wait.deadline.saturating_duration_since(Instant::now());
+        let survey = parse(&ask(runtime, &wait.question(left), &go_on)?)?;
+        if wait.is_enough(&survey) || left <= PAUSE {
             return Ok(survey);
         }
         go_on()?;

@@ -41,6 +41,10 @@ impl Engine {
             Content::Pass => return Ok(Step::Done(Outcome::PassThrough)),
             Content::Unknown => {}
         }
+        if found.attributes.size > self.policy.largest {
+            self.writer.set_pass(found.offset);
+            return Ok(Step::Done(Outcome::PassThrough));
+        }
         if let Some(inode) = self.store.same_file(&found.attributes) {
             return self.alias(found, inode);
         }

@@ -105,6 +105,8 @@ pub(crate) struct Policy {
     pub(crate) covered: Vec<Vec<u8>>,
     /// Most names of a directory that is fetched whole.
     pub(crate) directory_limit: usize,
+    /// Larger files are left to the origin, in bytes.
+    pub(crate) largest: u64,
 }
 
 /// The engine: catalog, store and origin, and the tasks that need them.

@@ -67,6 +67,7 @@ mod tests {
             runtime: b"/tmp/copper-1".to_vec(),
             covered: vec![b"/lus/project/env".to_vec(), b"/data".to_vec()],
             directory_limit: 10,
+            largest: u64::MAX,
         };
         Covered::new(&policy, Path::new("/dev/shm/copper-1"))
     }

@@ -8,7 +8,9 @@
 use super::{Counters, OriginPath, attributes_of, count};
 use copper_core::attributes::{Attributes, Timestamp};
 use copper_core::tree::Version;
-use rustix::fs::{Mode, OFlags, SeekFrom, Timespec, Timestamps, fchmod, ftruncate, futimens};
+use rustix::fs::{
+    Advice, Mode, OFlags, SeekFrom, Timespec, Timestamps, fadvise, fchmod, ftruncate, futimens,
+};
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::fs::File;
@@ -63,6 +65,8 @@ pub(crate) struct Aside {
     source: Mutex<Option<Arc<File>>>,
     out: Arc<File>,
     target: PathBuf,
+    /// Whether other nodes read parts of it from the origin, too.
+    shared: bool,
 }
 
 /// What tells a file's versions apart, for the tree.
@@ -149,6 +153,12 @@ fn open(counters: &Counters, path: &[u8]) -> Result<Opened, Errno> {
     })
 }
 
+/// Keeps the kernel from reading on past an extent: the next one may be another node's to read. It
+/// is advice, which a file system may not take; then some bytes are read twice.
+fn read_nothing_ahead(source: &File) {
+    let _ = fadvise(source, 0, None, Advice::Random);
+}
+
 impl Aside {
     /// Makes the file that an open file's bytes are to be copied to.
     pub(crate) fn opened(opened: Opened, target: &Path) -> Result<Aside, Why> {
@@ -178,12 +188,23 @@ impl Aside {
             source: Mutex::new(None),
             out: Arc::new(File::from(out)),
             target: target.to_owned(),
+            shared: false,
         };
         if let Err(error) = ftruncate(&aside.out, length) {
             aside.discard();
             return Err(store_error(error));
         }
         Ok(aside)
+    }
+
+    /// The same, where other nodes may read parts of it from the origin, too.
+    pub(crate) fn shared(mut self, shared: bool) -> Aside {
+        let source = self.source.get_mut();
+        if shared && let Ok(Some(source)) = source {
+            read_nothing_ahead(source);
+        }
+        self.shared = shared;
+        self
     }
 
     /// The file that the bytes are put into.
@@ -245,6 +266,9 @@ impl Aside {
         };
         if self.attributes(Some(opened.attributes)).is_none() {
             return Err(Why::Changed);
+        }
+        if self.shared {
+            read_nothing_ahead(&opened.source);
         }
         *source = Some(opened.source.clone());
         Ok(opened.source)

@@ -36,6 +36,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const MESSAGE_TIME: Duration = Duration::from_secs(5);
 /// How long what is under way may take when the helper ends.
 const GRACE: Duration = Duration::from_millis(200);
+/// Whoever cannot be reached before is not lost: its helper may not have been started yet.
+const START_TIME: Duration = Duration::from_secs(10);
 /// Peers beside parents and children for which there is room to receive.
 const MORE_PEERS: usize = 16;
 /// The most peers for which there is room to receive.
@@ -74,6 +76,7 @@ pub(crate) struct Peers {
     offers: HashMap<(Rank, u64), (Offer, Instant)>,
     ending: Option<Ending>,
     provider: String,
+    opened: Instant,
 }
 
 impl Peers {
@@ -148,6 +151,7 @@ impl Peers {
             offers: HashMap::new(),
             ending: None,
             provider,
+            opened: Instant::now(),
         };
         for parent in parents(&topology, rank) {
             // Of two that are each other's parent the higher rank seeks.
@@ -335,7 +339,9 @@ impl Peers {
             }
             MeetingEvent::Unreachable { peer, reason } => {
                 tracing::warn!(host = self.host(peer), peer, reason, "cannot be reached");
-                happened.push(Happened::Lost(peer));
+                if self.opened.elapsed() > START_TIME {
+                    happened.push(Happened::Lost(peer));
+                }
             }
             MeetingEvent::Refused { from, reason } => {
                 tracing::warn!(%from, reason, "a connection was refused");

@@ -10,7 +10,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How much of the output is kept, in bytes: the last.
 const KEPT: usize = 64 << 10;
@@ -49,12 +49,24 @@ pub(super) fn hold(
             ..
         })
     ) {
-        if let Ok(Some(group)) = i32::try_from(child.id()).map(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        let _ = child.wait();
+        end_group(&mut child, Duration::ZERO);
     }
     talked
+}
+
+/// Ends a process with its group: it is asked to, and killed after `patience`.
+pub(super) fn end_group(child: &mut Child, patience: Duration) {
+    let until = Instant::now() + patience;
+    if let Ok(Some(group)) = i32::try_from(child.id()).map(Pid::from_raw) {
+        if !patience.is_zero() {
+            let _ = kill_process_group(group, Signal::TERM);
+        }
+        while Instant::now() < until && matches!(child.try_wait(), Ok(None)) {
+            std::thread::sleep(TICK);
+        }
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    let _ = child.wait();
 }
 
 fn talk(child: &mut Child, input: &[u8], is_over: &dyn Fn() -> bool) -> Result<Ended> {
@@ -108,13 +120,14 @@ fn make_nonblocking(pipe: &impl AsFd) -> Result<()> {
 }
 
 /// The way in.
-struct Feeding<'i> {
+pub(super) struct Feeding<'i> {
     pipe: Option<ChildStdin>,
     left: &'i [u8],
 }
 
 impl<'i> Feeding<'i> {
-    fn new(pipe: Option<ChildStdin>, input: &'i [u8]) -> Result<Feeding<'i>> {
+    /// `input` for the process at the other end of `pipe`.
+    pub(super) fn new(pipe: Option<ChildStdin>, input: &'i [u8]) -> Result<Feeding<'i>> {
         if let Some(pipe) = &pipe {
             make_nonblocking(pipe)?;
         }
@@ -122,7 +135,7 @@ impl<'i> Feeding<'i> {
     }
 
     /// Writes what the pipe takes; closes it when all is written or nobody reads.
-    fn advance(&mut self) {
+    pub(super) fn advance(&mut self) {
         let Some(pipe) = &mut self.pipe else {
             return;
         };
@@ -188,7 +201,6 @@ impl<P: Read + AsFd> Tail<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");

@@ -3,10 +3,16 @@
 use super::conversation::{Ended, hold};
 use super::invitation::Invitation;
 use super::join::{self, Said, find_report};
-use super::launcher::Launcher;
-use anyhow::Result;
+use super::launcher::{Launcher, Once};
+use super::private_file::PrivateFile;
+use super::step::{Step, Watch};
+use super::table::{Input, Nodes};
+use crate::runtime::variable;
+use anyhow::{Context, Result};
 use copper_core::location::DISABLE_VARIABLE;
+use rustix::process::Pid;
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
@@ -54,14 +60,20 @@ pub(super) enum Outcome {
 pub(super) struct Fleet<'a> {
     /// What they are told.
     pub(super) invitation: &'a Invitation,
-    /// The same as text.
-    pub(super) text: &'a [u8],
     /// How they are reached.
     pub(super) launcher: &'a Launcher,
     /// This program's file.
     pub(super) program: &'a str,
     /// The node that needs no launcher.
     pub(super) own_rank: u32,
+    /// The process with whose end this node's helper is to end the job.
+    pub(super) watched: Option<Pid>,
+    /// A directory that all nodes see, if the user has named one.
+    pub(super) shared_directory: Option<&'a Path>,
+    /// How many nodes may fail.
+    pub(super) tolerated: usize,
+    /// Launchers that stay.
+    pub(super) steps: Mutex<Vec<Step>>,
     /// Set by a signal: nothing more is to be started or waited for.
     pub(super) interrupted: &'a AtomicBool,
 }
@@ -69,6 +81,8 @@ pub(super) struct Fleet<'a> {
 /// When to stop waiting.
 struct Patience<'a> {
     deadline: Mutex<Instant>,
+    failures: AtomicUsize,
+    tolerated: usize,
     shortened: AtomicBool,
     interrupted: &'a AtomicBool,
 }
@@ -79,8 +93,10 @@ impl Patience<'_> {
         self.interrupted.load(Ordering::Relaxed) || Instant::now() >= deadline
     }
 
-    fn shorten(&self) {
-        if !self.shortened.swap(true, Ordering::Relaxed) {
+    /// A node has failed: the others are not waited for much longer where that is one too many.
+    fn note_failure(&self) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        if failures > self.tolerated && !self.shortened.swap(true, Ordering::Relaxed) {
             let mut deadline = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
             *deadline = (*deadline).min(Instant::now() + AFTER_FAILURE);
         }
@@ -112,8 +128,17 @@ impl Fleet<'_> {
     ) -> Vec<(u32, Outcome)> {
         let patience = Patience {
             deadline: Mutex::new(deadline),
+            failures: AtomicUsize::new(0),
+            tolerated: self.tolerated,
             shortened: AtomicBool::new(false),
             interrupted: self.interrupted,
+        };
+        if let Launcher::Once(once) = self.launcher {
+            return self.act_once(once, action, ranks, &patience, tell);
+        }
+        let text = match self.invitation.to_text() {
+            Ok(text) => text,
+            Err(error) => return all_failed(ranks, &format!("{error:#}"), tell),
         };
         let next = AtomicUsize::new(0);
         let mut outcomes = Vec::with_capacity(ranks.len());
@@ -121,11 +146,12 @@ impl Fleet<'_> {
             let (sender, received) = mpsc::channel();
             for _ in 0..AT_ONCE.min(ranks.len()) {
                 let (sender, next, patience) = (sender.clone(), &next, &patience);
+                let text = &text;
                 scope.spawn(move || {
                     while let Some(&rank) = ranks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let outcome = self.act_on(action, rank, patience);
+                        let outcome = self.act_on(action, rank, text, patience);
                         if action == Action::Join && outcome != Outcome::Done {
-                            patience.shorten();
+                            patience.note_failure();
                         }
                         if sender.send((rank, outcome)).is_err() {
                             return;
@@ -143,21 +169,27 @@ impl Fleet<'_> {
         outcomes
     }
 
-    fn act_on(&self, action: Action, rank: u32, patience: &Patience<'_>) -> Outcome {
+    fn act_here(&self, action: Action) -> Outcome {
+        let acted = match action {
+            Action::Join => {
+                join::join(self.invitation, self.own_rank, false, self.watched).map(drop)
+            }
+            Action::Leave => join::leave(self.invitation),
+        };
+        match acted {
+            Ok(()) => Outcome::Done,
+            Err(error) => Outcome::Failed(format!("{error:#}")),
+        }
+    }
+
+    fn act_on(&self, action: Action, rank: u32, text: &[u8], patience: &Patience<'_>) -> Outcome {
         if patience.is_over() {
             return Outcome::Failed(format!("not started: {}", patience.reason()));
         }
         if rank == self.own_rank {
-            let acted = match action {
-                Action::Join => join::join(self.invitation, rank),
-                Action::Leave => join::leave(self.invitation),
-            };
-            return match acted {
-                Ok(()) => Outcome::Done,
-                Err(error) => Outcome::Failed(format!("{error:#}")),
-            };
+            return self.act_here(action);
         }
-        match self.launch(action, rank, patience) {
+        match self.launch(action, rank, text, patience) {
             Ok(ended) => self.judge(&ended, rank, patience),
             Err(error) => Outcome::Failed(format!(
                 "{} could not be run: {error:#}",
@@ -166,8 +198,14 @@ impl Fleet<'_> {
         }
     }
 
-    fn launch(&self, action: Action, rank: u32, patience: &Patience<'_>) -> Result<Ended> {
-        let host = &self.invitation.job.hosts[rank as usize];
+    fn launch(
+        &self,
+        action: Action,
+        rank: u32,
+        text: &[u8],
+        patience: &Patience<'_>,
+    ) -> Result<Ended> {
+        let host = self.host(rank);
         let words = [self.program, action.word(), "--rank", &rank.to_string()].map(str::to_owned);
         let words = self.launcher.words(host, rank, &words)?;
         let mut command = Command::new(&words[0]);
@@ -175,7 +213,127 @@ impl Fleet<'_> {
             .args(&words[1..])
             // A launcher under the shim would ask the very helper that it starts.
             .env(DISABLE_VARIABLE, "1");
-        hold(command, self.text, &|| patience.is_over())
+        hold(command, text, &|| patience.is_over())
+    }
+
+    /// Does the action on all nodes with one command. This node needs none and is the first, unless
+    /// the launcher ends what it has started with the batch job: then that is best for all.
+    fn act_once(
+        &self,
+        once: &Once,
+        action: Action,
+        ranks: &[u32],
+        patience: &Patience<'_>,
+        tell: &mut dyn FnMut(u32, &Outcome),
+    ) -> Vec<(u32, Outcome)> {
+        let mut outcomes = Vec::with_capacity(ranks.len());
+        let mut note = |rank: u32, outcome: Outcome| {
+            if action == Action::Join && outcome != Outcome::Done {
+                patience.note_failure();
+            }
+            tell(rank, &outcome);
+            outcomes.push((rank, outcome));
+        };
+        let mut others = ranks.to_vec();
+        if !once.entry.stays || action == Action::Leave {
+            others.retain(|&rank| rank != self.own_rank);
+        }
+        if others.len() < ranks.len() {
+            let outcome = self.act_here(action);
+            let failed = action == Action::Join && outcome != Outcome::Done;
+            note(self.own_rank, outcome);
+            if failed {
+                let reason = Outcome::Failed("not started: this node failed".to_owned());
+                others.iter().for_each(|&rank| note(rank, reason.clone()));
+                return outcomes;
+            }
+        }
+        if !others.is_empty()
+            && let Err(error) = self.run_once(once, action, &others, patience, &mut note)
+        {
+            let program = once.entry.program();
+            let reason = Outcome::Failed(format!("{program} could not be run: {error:#}"));
+            others.iter().for_each(|&rank| note(rank, reason.clone()));
+        }
+        outcomes.sort_by_key(|(rank, _)| *rank);
+        outcomes
+    }
+
+    fn run_once(
+        &self,
+        once: &Once,
+        action: Action,
+        ranks: &[u32],
+        patience: &Patience<'_>,
+        note: &mut dyn FnMut(u32, Outcome),
+    ) -> Result<()> {
+        let entry = once.entry;
+        let text = self.invitation.in_order(ranks).to_text()?;
+        let hosts: Vec<&str> = ranks.iter().map(|&rank| self.host(rank)).collect();
+        let hostfile = entry
+            .wants_hostfile()
+            .then(|| PrivateFile::make(&std::env::temp_dir(), hosts.join("\n").as_bytes()))
+            .transpose()?;
+        let invitation = (entry.input == Input::File || self.shared_directory.is_some())
+            .then(|| PrivateFile::make(&self.shared_directory()?, &text))
+            .transpose()
+            .context(
+                "the job's description must lie in a directory that all nodes see; name one \
+                      with --shared-directory",
+            )?;
+        let stays = entry.stays && action == Action::Join;
+        let mut words = vec![self.program.to_owned(), action.word().to_owned()];
+        if stays {
+            words.push("--stay".to_owned());
+        }
+        if let Some(file) = &invitation {
+            words.extend(["--invitation".to_owned(), file.name()?.to_owned()]);
+        }
+        let nodes = Nodes {
+            hosts: &hosts,
+            hostfile: hostfile.as_ref().map_or(Ok(""), PrivateFile::name)?,
+            places: &once.places_of(&hosts)?,
+        };
+        let words = entry.words(nodes, &words);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).env(DISABLE_VARIABLE, "1");
+        let input = if invitation.is_some() { &[][..] } else { &text };
+        let mut step = Step::start(command, !input.is_empty())?;
+        let watch = Watch {
+            pending: ranks.iter().copied().collect(),
+            is_over: &|| patience.is_over(),
+            reason: &|| patience.reason(),
+            tell: note,
+        };
+        step.watch(input, entry.program(), watch)?;
+        if stays {
+            self.steps
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(step);
+        } else {
+            step.finish();
+        }
+        Ok(())
+    }
+
+    fn host(&self, rank: u32) -> &str {
+        &self.invitation.job.hosts[rank as usize]
+    }
+
+    fn shared_directory(&self) -> Result<PathBuf> {
+        match self.shared_directory {
+            Some(named) => Ok(std::path::absolute(named)?),
+            None => variable("HOME")
+                .map(PathBuf::from)
+                .context("HOME is not set"),
+        }
+    }
+
+    /// Ends the launchers that stay, and what their tasks have started.
+    pub(super) fn end_steps(&self) {
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        steps.drain(..).for_each(|mut step| step.end());
     }
 
     fn judge(&self, ended: &Ended, rank: u32, patience: &Patience<'_>) -> Outcome {
@@ -195,8 +353,21 @@ impl Fleet<'_> {
     }
 }
 
+fn all_failed(
+    ranks: &[u32],
+    reason: &str,
+    tell: &mut dyn FnMut(u32, &Outcome),
+) -> Vec<(u32, Outcome)> {
+    let failed = |&rank: &u32| {
+        let outcome = Outcome::Failed(reason.to_owned());
+        tell(rank, &outcome);
+        (rank, outcome)
+    };
+    ranks.iter().map(failed).collect()
+}
+
 /// How a launcher ended that brought no report.
-fn ending(status: ExitStatus) -> String {
+pub(super) fn ending(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(0), _) => "brought no report back: it must pass on standard input and output".into(),
         (Some(code), _) => format!("ended with status {code}"),
@@ -206,7 +377,7 @@ fn ending(status: ExitStatus) -> String {
 }
 
 /// What a launcher said last, as the end of a sentence.
-fn last_lines(errors: &str) -> String {
+pub(super) fn last_lines(errors: &str) -> String {
     let lines: Vec<&str> = errors
         .lines()
         .map(str::trim)

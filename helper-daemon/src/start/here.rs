@@ -22,11 +22,8 @@ const NAMED: usize = 8;
 
 /// The place of this machine in the list.
 pub(super) fn rank_of_this_machine(hosts: &[String]) -> Result<u32> {
-    let own = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned();
-    if let Some(place) = hosts.iter().position(|host| are_same(host, &own)) {
+    let own = own_name();
+    if let Some(place) = place_by_name(hosts) {
         return Ok(place as u32);
     }
     let addresses = own_addresses();
@@ -35,6 +32,17 @@ pub(super) fn rank_of_this_machine(hosts: &[String]) -> Result<u32> {
         Some(place) => Ok(place as u32),
         None => bail!("{}", explain(hosts, &own, &addresses, &resolved.unknown)),
     }
+}
+
+fn own_name() -> String {
+    let system = rustix::system::uname();
+    system.nodename().to_string_lossy().into_owned()
+}
+
+/// The place in the list that this machine's host name tells.
+pub(super) fn place_by_name(hosts: &[String]) -> Option<usize> {
+    let own = own_name();
+    hosts.iter().position(|host| are_same(host, &own))
 }
 
 /// Whether two host names mean the same machine: equal, or one is the other's short form.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// More hosts than this are a mistake.
 const MOST_HOSTS: usize = 200_000;
@@ -22,9 +23,11 @@ enum Form {
     File,
     /// The variable is a list, see [`parse_list`].
     List,
+    /// The variable says that there is a Flux instance, which is asked.
+    Flux,
 }
 
-/// A variable that a batch system sets in its jobs.
+/// A variable that a batch system sets in its jobs, or with which an MPI is told.
 #[derive(Debug)]
 struct Source {
     variable: &'static str,
@@ -32,13 +35,17 @@ struct Source {
 }
 
 /// In the order in which they are believed.
-const SOURCES: [Source; 6] = [
+const SOURCES: [Source; 10] = [
     Source::new("PBS_NODEFILE", Form::File),
     Source::new("SLURM_JOB_NODELIST", Form::List),
     Source::new("SLURM_NODELIST", Form::List),
+    Source::new("FLUX_URI", Form::Flux),
     Source::new("LSB_DJOB_HOSTFILE", Form::File),
     Source::new("COBALT_NODEFILE", Form::File),
     Source::new("PE_HOSTFILE", Form::File),
+    Source::new("HYDRA_HOST_FILE", Form::File),
+    Source::new("OMPI_MCA_orte_default_hostfile", Form::File),
+    Source::new("PRTE_MCA_prte_default_hostfile", Form::File),
 ];
 
 impl Source {
@@ -50,6 +57,7 @@ impl Source {
         let hosts = match self.form {
             Form::File => read_file(Path::new(value)),
             Form::List => parse_list(value),
+            Form::Flux => of_flux(),
         };
         hosts.with_context(|| format!("{} does not help", self.variable))
     }
@@ -83,6 +91,43 @@ fn from_environment(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Strin
         );
     };
     source.hosts(&value)
+}
+
+/// The hosts of this Flux instance, in the order of its brokers' ranks.
+pub(super) fn of_flux() -> Result<Vec<String>> {
+    let mut first_error = None;
+    for arguments in FLUX_QUESTIONS {
+        match ask("flux", arguments).and_then(|list| parse_list(&list)) {
+            Ok(hosts) => return Ok(hosts),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    match first_error {
+        Some(error) => Err(error),
+        None => bail!("nothing was asked"),
+    }
+}
+
+/// Newer and older versions of Flux answer the first or only the second.
+const FLUX_QUESTIONS: [&[&str]; 2] = [
+    &["getattr", "hostlist"],
+    &["resource", "list", "-s", "all", "-n", "-o", "{nodelist}"],
+];
+
+/// What a command prints.
+fn ask(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program} {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn read_file(path: &Path) -> Result<Vec<String>> {
@@ -317,7 +362,7 @@ mod tests {
         let environment = |variable: &'static str, value: String| {
             from_environment(&move |name| (name == variable).then(|| value.clone()))
         };
-        for variable in ["PBS_NODEFILE", "LSB_DJOB_HOSTFILE", "COBALT_NODEFILE"] {
+        for variable in ["PBS_NODEFILE", "LSB_DJOB_HOSTFILE", "HYDRA_HOST_FILE"] {
             let hosts = environment(variable, nodefile.clone()).expect("hosts");
             assert_eq!(hosts, ["x1.site", "x2.site"], "{variable}");
         }

@@ -38,6 +38,8 @@ pub(super) struct Invitation {
     pub(super) log_level: String,
     /// How long it may take to serve, in seconds.
     pub(super) patience_seconds: u32,
+    /// The ranks of the nodes in the order in which a launcher starts them all.
+    pub(super) order: Vec<u32>,
 }
 
 impl Invitation {
@@ -64,7 +66,16 @@ impl Invitation {
             log: launch.log.map(absolute).transpose()?,
             log_level: launch.log_level.to_owned(),
             patience_seconds,
+            order: Vec::new(),
         })
+    }
+
+    /// The same for a launcher that starts these nodes, in this order.
+    pub(super) fn in_order(&self, ranks: &[u32]) -> Invitation {
+        Invitation {
+            order: ranks.to_vec(),
+            ..self.clone()
+        }
     }
 
     /// The invitation as text.
@@ -166,6 +177,7 @@ mod tests {
             log_level: "warn",
             while_attached: false,
             membership: None,
+            watched: None,
         };
         Invitation::new(job, &launch, 60).expect("an invitation")
     }

@@ -5,12 +5,16 @@
 #![forbid(unsafe_code)]
 
 use super::invitation::Invitation;
+use super::{here, private_file, table};
+use crate::cli::Member;
 use crate::client::connect;
 use crate::launch::{self, Launch, Membership};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, variable};
 use anyhow::{Context, Result, bail, ensure};
 use copper_core::request::Operation;
-use std::io::Write;
+use rustix::process::Pid;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// How long a helper that is there may take to end.
@@ -27,26 +31,57 @@ pub(super) enum Said {
     Failed(String),
 }
 
-/// `copper join`, with the invitation on standard input.
-pub(crate) fn join_from_input(rank: u32) -> Result<u8> {
-    report(rank, "ready", || join(&read_invitation()?, rank))
+/// `copper join`.
+pub(crate) fn join_as_told(member: &Member) -> Result<u8> {
+    let mut helper = None;
+    let status = report(member, "ready", |invitation, rank| {
+        helper = Some(join(invitation, rank, member.stay, None)?);
+        Ok(())
+    })?;
+    if let Some(helper) = helper.filter(|_| member.stay) {
+        wait_for_end(&helper);
+    }
+    Ok(status)
 }
 
-/// `copper leave`, with the invitation on standard input.
-pub(crate) fn leave_from_input(rank: u32) -> Result<u8> {
-    report(rank, "left", || leave(&read_invitation()?))
+/// `copper leave`.
+pub(crate) fn leave_as_told(member: &Member) -> Result<u8> {
+    report(member, "left", |invitation, _| leave(invitation))
 }
 
-fn read_invitation() -> Result<Invitation> {
-    Invitation::read(std::io::stdin().lock())
+/// Waits until the other end is closed.
+fn wait_for_end(mut helper: &UnixStream) {
+    let _ = helper.set_read_timeout(None);
+    let mut rest = [0; 64];
+    while matches!(helper.read(&mut rest), Ok(length) if length > 0) {}
 }
 
-fn report(rank: u32, done: &str, action: impl FnOnce() -> Result<()>) -> Result<u8> {
-    let (line, status) = match action() {
+fn read_invitation(member: &Member) -> Result<Invitation> {
+    match &member.invitation {
+        Some(path) => Invitation::read(private_file::open(path)?),
+        None => Invitation::read(std::io::stdin().lock()),
+    }
+}
+
+fn report(
+    member: &Member,
+    done: &str,
+    action: impl FnOnce(&Invitation, u32) -> Result<()>,
+) -> Result<u8> {
+    let invitation = read_invitation(member);
+    let rank = match (member.rank, &invitation) {
+        (Some(rank), _) => rank,
+        (None, Ok(invitation)) => find_rank(&invitation.job.hosts, &invitation.order)?,
+        (None, Err(_)) => return invitation.map(|_| 1),
+    };
+    let acted = invitation.and_then(|invitation| action(&invitation, rank));
+    // Of many tasks of one launcher none may fail: some launchers end the others then.
+    let (line, status) = match acted {
         Ok(()) => (format!("copper {rank} {done}\n"), 0),
         Err(error) => {
             let reason = format!("{error:#}").replace('\n', "; ");
-            (format!("copper {rank} failed: {reason}\n"), 1)
+            let status = u8::from(member.rank.is_some());
+            (format!("copper {rank} failed: {reason}\n"), status)
         }
     };
     let mut output = std::io::stdout();
@@ -57,23 +92,50 @@ fn report(rank: u32, done: &str, action: impl FnOnce() -> Result<()>) -> Result<
     Ok(status)
 }
 
-/// What the node of this rank said, among whatever else is in its output (a login shell may greet).
-pub(super) fn find_report(output: &str, rank: u32) -> Option<Said> {
-    let start = format!("copper {rank} ");
-    let words = output.lines().rev().find_map(|line| {
-        let at = line.find(&start)?;
-        Some(line[at + start.len()..].trim_end())
-    })?;
-    match words {
-        "ready" | "left" => Some(Said::Done),
-        words => words
-            .strip_prefix("failed: ")
-            .map(|reason| Said::Failed(reason.to_owned())),
+/// The batch system's own name for this node, which is the only one where several are one machine.
+const NAME_VARIABLE: &str = "SLURMD_NODENAME";
+
+/// This node's place among the hosts, for a task that was started as one of many.
+fn find_rank(hosts: &[String], order: &[u32]) -> Result<u32> {
+    let text = |name: &str| variable(name)?.into_string().ok();
+    let named = text(NAME_VARIABLE).and_then(|name| hosts.iter().position(|host| *host == name));
+    if let Some(place) = named.or_else(|| here::place_by_name(hosts)) {
+        return Ok(place as u32);
+    }
+    let task = table::place_variables().find_map(|name| text(name)?.parse::<usize>().ok());
+    match task.and_then(|task| order.get(task)) {
+        Some(&rank) => Ok(rank),
+        None => here::rank_of_this_machine(hosts),
     }
 }
 
-/// Starts this node's helper of the job, and waits until it listens.
-pub(super) fn join(invitation: &Invitation, rank: u32) -> Result<()> {
+/// What the node of this rank said, among whatever else is in its output (a login shell may greet).
+pub(super) fn find_report(output: &str, rank: u32) -> Option<Said> {
+    let mut reports = output.lines().rev().filter_map(read_report);
+    reports.find_map(|(of, said)| (of == rank).then_some(said))
+}
+
+/// What a node said in a line, after whatever a launcher puts before it (the host's name).
+pub(super) fn read_report(line: &str) -> Option<(u32, Said)> {
+    const START: &str = "copper ";
+    line.match_indices(START).find_map(|(at, _)| {
+        let (rank, words) = line[at + START.len()..].split_once(' ')?;
+        let said = match words.trim_end() {
+            "ready" | "left" => Said::Done,
+            words => Said::Failed(words.strip_prefix("failed: ")?.to_owned()),
+        };
+        Some((rank.parse().ok()?, said))
+    })
+}
+
+/// Starts this node's helper of the job, and waits until it listens. It ends when what is returned
+/// is closed, if it `is_held`; and it ends the job when the `watched` process ends.
+pub(super) fn join(
+    invitation: &Invitation,
+    rank: u32,
+    is_held: bool,
+    watched: Option<Pid>,
+) -> Result<UnixStream> {
     ensure!(
         (rank as usize) < invitation.job.hosts.len(),
         "the job has {} nodes, so there is none of rank {rank}",
@@ -92,7 +154,8 @@ pub(super) fn join(invitation: &Invitation, rank: u32) -> Result<()> {
         service: &invitation.service,
         log: invitation.log.as_deref(),
         log_level: &invitation.log_level,
-        while_attached: false,
+        while_attached: is_held,
+        watched,
         membership: Some(Membership {
             rank,
             environment: &environment,
@@ -103,7 +166,7 @@ pub(super) fn join(invitation: &Invitation, rank: u32) -> Result<()> {
         runtime.remove_as_starter();
         return Err(error);
     }
-    launch::start(&runtime, &launch).map(drop)
+    launch::start(&runtime, &launch)
 }
 
 /// Whether there is no helper; one that is ending (its job has just been stopped) is waited for.
@@ -149,5 +212,17 @@ mod tests {
         assert_eq!(find_report(failed, 3), Some(Said::Failed(reason)));
         assert_eq!(find_report("copper 31 ready\n", 3), None);
         assert_eq!(find_report("", 3), None);
+        let prefixed = read_report("copper 1: 3: copper 12 left");
+        assert_eq!(prefixed, Some((12, Said::Done)));
+    }
+
+    #[test]
+    fn a_task_finds_its_place_by_its_host_s_name() {
+        let own = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+        let hosts = ["elsewhere".to_owned(), own];
+        assert_eq!(find_rank(&hosts, &[0]).expect("here"), 1);
     }
 }

@@ -4,9 +4,12 @@
 //! standard input. So its words need no quotes, and a launcher may run them or hand them to a shell.
 #![forbid(unsafe_code)]
 
+use super::hosts;
+use super::table::{self, Entry};
 use crate::cli::{Cluster, LauncherName};
+use crate::runtime::variable;
 use anyhow::{Context, Result, bail, ensure};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const HOST: &str = "{host}";
 const RANK: &str = "{rank}";
@@ -28,6 +31,31 @@ pub(super) enum Launcher {
     Local,
     /// The words of a user's template.
     Template(Vec<Word>),
+    /// One command for all nodes.
+    Once(Once),
+}
+
+/// A launcher that starts all tasks with one command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Once {
+    pub(super) entry: &'static Entry,
+    /// The nodes by which the launcher counts, where it does: those of a Flux instance.
+    list: Vec<String>,
+}
+
+impl Once {
+    /// The hosts' places in the launcher's own list.
+    pub(super) fn places_of(&self, hosts: &[&str]) -> Result<Vec<u32>> {
+        if self.list.is_empty() {
+            return Ok(Vec::new());
+        }
+        let place = |host: &&str| {
+            let place = self.list.iter().position(|listed| listed == host);
+            let place = place.with_context(|| format!("{host} is not in this Flux instance"))?;
+            Ok(u32::try_from(place)?)
+        };
+        hosts.iter().map(place).collect()
+    }
 }
 
 /// A word of a template.
@@ -46,20 +74,36 @@ impl Launcher {
             return Launcher::from_template(template, hosts.len());
         }
         let is_local = |host: &String| network_namespace(host).exists();
-        match cluster.launcher.unwrap_or_default() {
-            LauncherName::Ssh => Ok(Launcher::Ssh),
-            LauncherName::Auto if !hosts.iter().all(is_local) => Ok(Launcher::Ssh),
-            LauncherName::Auto => Ok(Launcher::Local),
-            LauncherName::Local => match hosts.iter().find(|host| !is_local(host)) {
-                None => Ok(Launcher::Local),
-                Some(host) => bail!(
-                    "--launcher local: {} is not a network namespace of this machine (there is no \
-                     {}); see scripts/cluster.sh, or use --launcher ssh",
-                    host,
-                    network_namespace(host).display()
-                ),
+        let wanted = match cluster.launcher.unwrap_or_default() {
+            LauncherName::Auto if hosts.iter().all(is_local) => LauncherName::Local,
+            LauncherName::Auto => by_environment(
+                &|name| variable(name).is_some(),
+                &|program| find_program(program).is_some(),
+                has_pals,
+            ),
+            named => named,
+        };
+        match (wanted, hosts.iter().find(|host| !is_local(host))) {
+            (LauncherName::Local, None) => Ok(Launcher::Local),
+            (LauncherName::Local, Some(host)) => bail!(
+                "--launcher local: {} is not a network namespace of this machine (there is no \
+                 {}); see scripts/cluster.sh, or use --launcher ssh",
+                host,
+                network_namespace(host).display()
+            ),
+            (name, _) => match table::find(name) {
+                Some(entry) => Launcher::once(entry),
+                None => Ok(Launcher::Ssh),
             },
         }
+    }
+
+    fn once(entry: &'static Entry) -> Result<Launcher> {
+        let list = match entry.name {
+            LauncherName::Flux => hosts::of_flux().context("--launcher flux")?,
+            _ => Vec::new(),
+        };
+        Ok(Launcher::Once(Once { entry, list }))
     }
 
     fn from_template(template: &str, hosts: usize) -> Result<Launcher> {
@@ -87,6 +131,7 @@ impl Launcher {
             Launcher::Ssh => Ok(ssh(host, command)),
             Launcher::Local => Ok(nsenter(host, command)),
             Launcher::Template(words) => fill_in(words, host, rank, command),
+            Launcher::Once(once) => bail!("{} starts all nodes at once", once.entry.program()),
         }
     }
 
@@ -99,11 +144,43 @@ impl Launcher {
                 Some(Word::Text(program)) => program,
                 Some(Word::Command) | None => "the launcher",
             },
+            Launcher::Once(once) => once.entry.program(),
         }
     }
 }
 
-fn network_namespace(host: &str) -> std::path::PathBuf {
+/// The launcher that goes with the batch system whose variables are set.
+fn by_environment(
+    is_set: &dyn Fn(&str) -> bool,
+    is_there: &dyn Fn(&str) -> bool,
+    has_pals: impl Fn() -> bool,
+) -> LauncherName {
+    if is_set("SLURM_JOB_ID") && is_there("srun") {
+        LauncherName::Srun
+    } else if is_set("FLUX_URI") && is_there("flux") {
+        LauncherName::Flux
+    } else if is_set("PBS_NODEFILE") && has_pals() {
+        LauncherName::Pals
+    } else {
+        LauncherName::Ssh
+    }
+}
+
+/// The file that a program's name leads to.
+fn find_program(name: &str) -> Option<PathBuf> {
+    let path = variable("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
+}
+
+/// Whether mpiexec is PALS', which is installed in a directory of that name.
+fn has_pals() -> bool {
+    let file = find_program("mpiexec").and_then(|file| file.canonicalize().ok());
+    file.is_some_and(|file| file.components().any(|part| part.as_os_str() == "pals"))
+}
+
+fn network_namespace(host: &str) -> PathBuf {
     Path::new(NETWORK_NAMESPACES).join(host)
 }
 
@@ -255,7 +332,29 @@ mod tests {
         let hosts = ["no-such-host".to_owned()];
         let error = Launcher::choose(&local, &hosts).expect_err("no namespace");
         assert!(error.to_string().contains("/run/netns/no-such-host"));
-        let auto = Launcher::choose(&Cluster::default(), &hosts);
-        assert_eq!(auto.expect("a launcher"), Launcher::Ssh);
+    }
+
+    #[test]
+    fn the_batch_system_s_own_launcher_is_preferred() {
+        let chosen = |set: &'static str, there: &'static str, pals| {
+            by_environment(&|name| name == set, &|program| program == there, || pals)
+        };
+        assert_eq!(chosen("SLURM_JOB_ID", "srun", false), LauncherName::Srun);
+        assert_eq!(chosen("SLURM_JOB_ID", "", false), LauncherName::Ssh);
+        assert_eq!(chosen("FLUX_URI", "flux", false), LauncherName::Flux);
+        assert_eq!(chosen("PBS_NODEFILE", "mpiexec", true), LauncherName::Pals);
+        assert_eq!(chosen("PBS_NODEFILE", "mpiexec", false), LauncherName::Ssh);
+        assert_eq!(chosen("", "srun", true), LauncherName::Ssh);
+    }
+
+    #[test]
+    fn flux_counts_by_its_brokers() {
+        let once = Once {
+            entry: table::find(LauncherName::Flux).expect("in the table"),
+            list: ["n3", "n1", "n2"].map(str::to_owned).into(),
+        };
+        assert_eq!(once.places_of(&["n1", "n3"]).expect("known"), [1, 0]);
+        let error = once.places_of(&["n9"]).expect_err("not there").to_string();
+        assert!(error.contains("n9 is not in this Flux instance"), "{error}");
     }
 }

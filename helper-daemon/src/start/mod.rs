@@ -8,12 +8,15 @@ pub(crate) mod hosts;
 mod invitation;
 pub(crate) mod join;
 mod launcher;
+mod private_file;
 mod progress;
+mod step;
+mod table;
 
 use crate::cli::{Cluster, TransferName};
 use crate::client::connect;
 use crate::commands;
-use crate::commands::survey;
+use crate::commands::survey::{self, Wait};
 use crate::helper::covered_prefixes;
 use crate::job::{JOB_VERSION, Job, Transfer};
 use crate::launch::Launch;
@@ -27,8 +30,8 @@ use launcher::Launcher;
 use progress::Progress;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long all helpers together may take to be ready, in seconds, unless the user says otherwise.
@@ -58,7 +61,8 @@ pub(crate) fn start(cluster: &Cluster, hosts: Vec<String>, launch: &Launch<'_>) 
     let own_rank = here::rank_of_this_machine(&hosts)?;
     let launcher = Launcher::choose(cluster, &hosts)?;
     let wanted = covered_prefixes(&launch.service.cover)?;
-    if let Some(text) = already_running(&hosts, launch, &wanted)? {
+    let enough = enough_nodes(cluster, hosts.len())?;
+    if let Some(text) = already_running(&hosts, launch, &wanted, enough)? {
         return commands::print(text.as_bytes());
     }
     let interrupted = watch_signals()?;
@@ -75,13 +79,15 @@ pub(crate) fn start(cluster: &Cluster, hosts: Vec<String>, launch: &Launch<'_>) 
         let job = make_job(cluster, &hosts)?;
         let timeout = cluster.start_timeout.unwrap_or(START_TIMEOUT);
         let invitation = Invitation::new(job, launch, timeout)?;
-        let text = invitation.to_text()?;
         let fleet = Fleet {
             invitation: &invitation,
-            text: &text,
             launcher: &launcher,
             program,
             own_rank,
+            watched: launch.watched,
+            shared_directory: cluster.shared_directory.as_deref(),
+            tolerated: hosts.len() - enough,
+            steps: Mutex::default(),
             interrupted: &interrupted,
         };
         match Start::new(&fleet, timeout).run() {
@@ -103,11 +109,26 @@ fn describe(status: &Status, nodes: usize) -> String {
     )
 }
 
+/// How many nodes must be ready.
+fn enough_nodes(cluster: &Cluster, nodes: usize) -> Result<usize> {
+    let enough = match (cluster.min_nodes, cluster.min_fraction) {
+        (Some(enough), _) => enough as usize,
+        (None, Some(part)) => (part * nodes as f64).ceil() as usize,
+        (None, None) => nodes,
+    };
+    ensure!(
+        (1..=nodes).contains(&enough),
+        "--min-nodes {enough}: the job has {nodes} nodes"
+    );
+    Ok(enough)
+}
+
 /// What to say where the same job runs already; an error where another one does.
 fn already_running(
     hosts: &[String],
     launch: &Launch<'_>,
     wanted: &[Vec<u8>],
+    enough: usize,
 ) -> Result<Option<String>> {
     let until = Instant::now() + join::ENDING_TIME;
     let Some(runtime) = Runtime::find()? else {
@@ -118,11 +139,11 @@ fn already_running(
         let job = Job::read(&runtime)?;
         let same = refuse_other_job(&status, job.as_ref(), hosts)
             .and_then(|()| commands::refuse_other_wishes(&status, launch.service, wanted))
-            .and_then(|()| refuse_unready(&runtime, job.as_ref()));
+            .and_then(|()| unready_nodes(&runtime, job.as_ref(), enough));
         match same {
-            Ok(()) => {
+            Ok(missing) => {
                 return Ok(Some(format!(
-                    "copper's helpers on these {} nodes were running already, and are all ready\n{}",
+                    "copper's helpers on these {} nodes were running already, and are {missing}\n{}",
                     hosts.len(),
                     commands::how_to_use(&status, "copper status --all")
                 )));
@@ -149,17 +170,21 @@ fn refuse_other_job(status: &Status, job: Option<&Job>, hosts: &[String]) -> Res
     Ok(())
 }
 
-fn refuse_unready(runtime: &Runtime, job: Option<&Job>) -> Result<()> {
+/// Says which nodes are ready; an error where they are not enough.
+fn unready_nodes(runtime: &Runtime, job: Option<&Job>, enough: usize) -> Result<String> {
     let survey = survey::parse(&survey::ask_now(runtime, ALREADY_TIME)?)?;
+    if survey.all_ready() {
+        return Ok("all ready".to_owned());
+    }
+    let missing = job.map_or(String::new(), |job| survey.missing_names(job));
     ensure!(
-        survey.all_ready(),
-        "the helpers of these nodes are running, but only {} of {} are ready (missing: {}); run \
-         copper stop first",
+        survey.ready as usize >= enough,
+        "the helpers of these nodes are running, but only {} of {} are ready (missing: {missing}); \
+         run copper stop first",
         survey.ready,
-        survey.nodes,
-        job.map_or(String::new(), |job| survey.missing_names(job))
+        survey.nodes
     );
-    Ok(())
+    Ok(format!("all ready but {missing}"))
 }
 
 /// Lets the signals that end a command end the start in good order instead.
@@ -271,13 +296,14 @@ impl<'a> Start<'a> {
                 Outcome::Failed(reason) | Outcome::Unknown(reason) => Some((*rank, reason.clone())),
             })
             .collect();
-        let unready = if failed.is_empty() {
-            match self.wait_until_ready() {
+        let own_failed = failed.iter().any(|(rank, _)| *rank == self.fleet.own_rank);
+        let unready = if own_failed || failed.len() > self.fleet.tolerated {
+            failed
+        } else {
+            match self.wait_until_ready(&failed) {
                 Ok(()) => return Ok(()),
                 Err(unready) => unready,
             }
-        } else {
-            failed
         };
         Err(self.give_up(&outcomes, &unready))
     }
@@ -301,36 +327,47 @@ impl<'a> Start<'a> {
         })
     }
 
-    /// Waits until the tree says that all are ready; else the nodes that are not, with reasons.
-    fn wait_until_ready(&self) -> Result<(), Vec<(u32, String)>> {
+    /// Waits until the tree says that all are ready, or, when the time is over, enough of them;
+    /// else the nodes that are not, with reasons. Nodes that have failed already are not waited for.
+    fn wait_until_ready(&self, failed: &[(u32, String)]) -> Result<(), Vec<(u32, String)>> {
         let job = self.job();
         self.progress.waiting_for("waiting until all are connected");
-        let (deadline, interrupted) = (self.deadline, self.fleet.interrupted);
+        let wait = Wait {
+            deadline: self.deadline,
+            interrupted: self.fleet.interrupted,
+            absent: failed.iter().map(|(rank, _)| *rank).collect(),
+        };
         let asked = Runtime::make_at(self.fleet.invitation.runtime_directory())
-            .and_then(|runtime| survey::until_ready(&runtime, deadline, interrupted));
-        match asked {
-            Ok(survey) if survey.all_ready() => {
-                self.progress.say(&format!(
-                    "ready {}/{} in {:.1} s: {}",
-                    survey.ready,
-                    job.hosts.len(),
-                    self.began.elapsed().as_secs_f64(),
-                    survey::shape(job)
-                ));
-                Ok(())
-            }
-            Ok(survey) => {
-                let reason = "its helper was started, but was not ready and connected in time: see \
-                              its log (--log FILE), or give it longer (--start-timeout)";
-                if survey.unnamed > 0 {
-                    let more = format!("{} more nodes are not ready", survey.unnamed);
-                    self.progress.say(&more);
-                }
-                let missing = survey.missing.iter();
-                Err(missing.map(|&rank| (rank, reason.to_owned())).collect())
-            }
-            Err(error) => Err(vec![(self.fleet.own_rank, format!("{error:#}"))]),
+            .and_then(|runtime| survey::until_ready(&runtime, &wait));
+        let survey = match asked {
+            Ok(survey) => survey,
+            Err(error) => return Err(vec![(self.fleet.own_rank, format!("{error:#}"))]),
+        };
+        let reason = "its helper was started, but was not ready and connected in time: see its log \
+                      (--log FILE), or give it longer (--start-timeout)";
+        let known = |rank: u32| failed.iter().find(|(of, _)| *of == rank);
+        let missing = survey.missing.iter();
+        let missing: Vec<(u32, String)> = missing
+            .map(|&rank| known(rank).cloned().unwrap_or((rank, reason.to_owned())))
+            .collect();
+        if survey.unnamed > 0 {
+            let more = format!("{} more nodes are not ready", survey.unnamed);
+            self.progress.say(&more);
         }
+        if job.hosts.len() - survey.ready as usize > self.fleet.tolerated {
+            return Err(missing);
+        }
+        for line in by_reason(&job.hosts, &missing) {
+            self.progress.say(&format!("going on without {line}"));
+        }
+        self.progress.say(&format!(
+            "ready {}/{} in {:.1} s: {}",
+            survey.ready,
+            job.hosts.len(),
+            self.began.elapsed().as_secs_f64(),
+            survey::shape(job)
+        ));
+        Ok(())
     }
 
     /// Names the nodes that failed, and stops what was started.
@@ -385,6 +422,7 @@ impl<'a> Start<'a> {
         let left = self
             .fleet
             .act(Action::Leave, &rest, deadline, &mut |_, _| {});
+        self.fleet.end_steps();
         left.into_iter()
             .filter(|(_, outcome)| *outcome != Outcome::Done)
             .map(|(rank, _)| rank)

@@ -47,15 +47,21 @@ pub(super) struct Flight {
     pub(super) due: Time,
 }
 
+/// Ends the list of free slots.
+const NONE: u32 = u32::MAX;
+
 struct Slot {
     generation: u32,
+    /// The slot that is free next, while this one is free.
+    next_free: u32,
     flight: Option<Flight>,
 }
 
 /// All flights of a node.
 pub(super) struct Flights {
     slots: Vec<Slot>,
-    free: Vec<u32>,
+    /// The slot that was freed last.
+    free: u32,
     incarnation: u32,
 }
 
@@ -64,20 +70,23 @@ impl Flights {
     pub(super) fn new(incarnation: u32) -> Self {
         Self {
             slots: Vec::new(),
-            free: Vec::new(),
+            free: NONE,
             incarnation,
         }
     }
 
     pub(super) fn insert(&mut self, flight: Flight) -> RequestId {
-        let slot = self.free.pop().unwrap_or_else(|| {
+        if self.free == NONE {
+            self.free = self.slots.len() as u32;
             self.slots.push(Slot {
                 generation: self.incarnation,
+                next_free: NONE,
                 flight: None,
             });
-            (self.slots.len() - 1) as u32
-        });
+        }
+        let slot = self.free;
         let entry = &mut self.slots[slot as usize];
+        self.free = entry.next_free;
         entry.flight = Some(flight);
         RequestId(u64::from(entry.generation) << 32 | u64::from(slot))
     }
@@ -109,7 +118,7 @@ impl Flights {
         }
         let flight = slot.flight.take()?;
         slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(index as u32);
+        slot.next_free = core::mem::replace(&mut self.free, index as u32);
         Some(flight)
     }
 
@@ -122,6 +131,6 @@ impl Flights {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.iter().count()
     }
 }

@@ -1,6 +1,6 @@
 //! What an object is: who asks for it here, in single flight, and what is heard of it from above.
 
-use alloc::vec::Vec;
+use smallvec::SmallVec;
 
 use super::super::interface::Waiter;
 use super::super::topology::TreeIndex;
@@ -168,8 +168,8 @@ impl Node {
             avoid: 0,
             restarts: 0,
             header: None,
-            waiters: Vec::new(),
-            askers: Vec::new(),
+            waiters: SmallVec::new(),
+            askers: SmallVec::new(),
             body: None,
         };
         self.arm(turn.now.after(self.plan.settings.patience));

@@ -13,11 +13,11 @@ mod timers;
 mod upstream;
 mod waves;
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use self::epochs::Epochs;
 use self::flights::{Flight, Flights, Part, Stage};
@@ -89,7 +89,7 @@ pub struct Node {
     due: Time,
     /// Per tree, what is under way to peers. Counted by tree because what one tree waits for never
     /// waits for the same tree below it, while two trees can wait for each other in a circle.
-    outstanding: Box<[u32]>,
+    outstanding: SmallVec<[u32; 8]>,
     waiting: u32,
     known: HashTable<Arc<Record>>,
     opens: Opens,

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use super::super::interface::{RequestId, Time, Waiter};
 use super::super::object::{Object, Record};
@@ -104,8 +105,9 @@ pub(super) struct Open {
     pub(super) avoid: u64,
     pub(super) restarts: u8,
     pub(super) header: Option<RequestId>,
-    pub(super) waiters: Vec<(Waiter, Time)>,
-    pub(super) askers: Vec<Asker>,
+    /// Mostly one of either, or none.
+    pub(super) waiters: SmallVec<[(Waiter, Time); 1]>,
+    pub(super) askers: SmallVec<[Asker; 1]>,
     pub(super) body: Option<Box<Body>>,
 }
 
@@ -122,70 +124,106 @@ impl Open {
     }
 }
 
+/// Ends the list of free slots.
+const NONE: u32 = u32::MAX;
+
+enum Slot {
+    Used(Open),
+    /// Free; with the slot that is free next.
+    Free(u32),
+}
+
+impl Slot {
+    fn open(&self) -> Option<&Open> {
+        match self {
+            Self::Used(open) => Some(open),
+            Self::Free(_) => None,
+        }
+    }
+}
+
 /// All objects under way, found by object or by slot.
-#[derive(Default)]
 pub(super) struct Opens {
-    slots: Vec<Option<Open>>,
-    free: Vec<u32>,
+    slots: Vec<Slot>,
+    /// The slot that was freed last.
+    free: u32,
+    used: usize,
+    /// Used slots by object.
     index: HashTable<u32>,
+}
+
+impl Default for Opens {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: NONE,
+            used: 0,
+            index: HashTable::new(),
+        }
+    }
 }
 
 impl Opens {
     pub(super) fn find(&self, object: &Object) -> Option<u32> {
-        let slots = &self.slots;
         self.index
             .find(object.hash(), |&slot| {
-                slots[slot as usize]
-                    .as_ref()
-                    .is_some_and(|open| open.object == *object)
+                self.get(slot).is_some_and(|open| open.object == *object)
             })
             .copied()
     }
 
     pub(super) fn insert(&mut self, open: Open) -> u32 {
-        let hash = open.object.hash();
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            (self.slots.len() - 1) as u32
-        });
-        self.slots[slot as usize] = Some(open);
+        if self.free == NONE {
+            self.free = self.slots.len() as u32;
+            self.slots.push(Slot::Free(NONE));
+        }
+        let (slot, hash) = (self.free, open.object.hash());
+        if let Slot::Free(next) =
+            core::mem::replace(&mut self.slots[slot as usize], Slot::Used(open))
+        {
+            self.free = next;
+        }
+        self.used += 1;
         let slots = &self.slots;
         self.index.insert_unique(hash, slot, |&other| {
-            slots[other as usize]
-                .as_ref()
-                .map_or(0, |open| open.object.hash())
+            let open = slots[other as usize].open();
+            open.map_or(0, |open| open.object.hash())
         });
         slot
     }
 
     pub(super) fn get(&self, slot: u32) -> Option<&Open> {
-        self.slots.get(slot as usize)?.as_ref()
+        self.slots.get(slot as usize)?.open()
     }
 
     pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Open> {
-        self.slots.get_mut(slot as usize)?.as_mut()
+        match self.slots.get_mut(slot as usize)? {
+            Slot::Used(open) => Some(open),
+            Slot::Free(_) => None,
+        }
     }
 
     pub(super) fn remove(&mut self, slot: u32) -> Option<Open> {
-        let open = self.slots.get_mut(slot as usize)?.take()?;
-        if let Ok(entry) = self
-            .index
-            .find_entry(open.object.hash(), |&other| other == slot)
-        {
+        let hash = self.get(slot)?.object.hash();
+        if let Ok(entry) = self.index.find_entry(hash, |&other| other == slot) {
             entry.remove();
         }
-        self.free.push(slot);
-        Some(open)
+        self.used -= 1;
+        let next = core::mem::replace(&mut self.free, slot);
+        match core::mem::replace(self.slots.get_mut(slot as usize)?, Slot::Free(next)) {
+            Slot::Used(open) => Some(open),
+            Slot::Free(_) => None,
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Open)> {
         self.slots
             .iter()
             .enumerate()
-            .filter_map(|(slot, open)| open.as_ref().map(|open| (slot as u32, open)))
+            .filter_map(|(slot, entry)| entry.open().map(|open| (slot as u32, open)))
     }
 
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.used
     }
 }

@@ -1,10 +1,12 @@
 //! What a node holds of its peers: which it takes for lost, and how much each has asked of it.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::super::interface::Time;
+use super::super::object::mix;
 use super::super::topology::Rank;
 
 /// How many peers are remembered as lost; a node has only so many ancestors.
@@ -23,7 +25,18 @@ struct Shunned {
 #[derive(Default)]
 pub(super) struct Peers {
     shunned: Vec<Shunned>,
-    load: BTreeMap<Rank, u32>,
+    /// Requests at hand of the peers that have any.
+    load: HashTable<Load>,
+}
+
+struct Load {
+    rank: Rank,
+    requests: u32,
+}
+
+/// Peers cannot choose ranks that fall together: each has one, below N.
+fn hash(load: &Load) -> u64 {
+    mix(u64::from(load.rank))
 }
 
 impl Peers {
@@ -65,24 +78,30 @@ impl Peers {
 
     /// Notes a request of a peer; false if it has `limit` already.
     pub(super) fn take_on(&mut self, rank: Rank, limit: u32) -> bool {
-        let load = self.load.entry(rank).or_insert(0);
-        let allowed = *load < limit;
-        *load += u32::from(allowed);
+        let load = self.entry(rank).or_insert(Load { rank, requests: 0 });
+        let load = load.into_mut();
+        let allowed = load.requests < limit;
+        load.requests += u32::from(allowed);
         allowed
     }
 
     /// A request of a peer is done with.
     pub(super) fn let_go(&mut self, rank: Rank) {
-        if let Some(load) = self.load.get_mut(&rank) {
-            *load = load.saturating_sub(1);
-            if *load == 0 {
-                self.load.remove(&rank);
+        if let Entry::Occupied(mut load) = self.entry(rank) {
+            load.get_mut().requests = load.get().requests.saturating_sub(1);
+            if load.get().requests == 0 {
+                load.remove();
             }
         }
     }
 
+    fn entry(&mut self, rank: Rank) -> Entry<'_, Load> {
+        let same = |load: &Load| load.rank == rank;
+        self.load.entry(mix(u64::from(rank)), same, hash)
+    }
+
     /// Requests of all peers at hand.
     pub(super) fn total_load(&self) -> u64 {
-        self.load.values().map(|&load| u64::from(load)).sum()
+        self.load.iter().map(|load| u64::from(load.requests)).sum()
     }
 }

@@ -46,19 +46,20 @@ impl Node {
             let Some(open) = self.opens.get_mut(slot) else {
                 continue;
             };
-            for (waiter, _) in open
-                .waiters
-                .extract_if(.., |&mut (_, deadline)| deadline <= now)
-            {
-                self.waiting -= 1;
-                self.counters.timeouts += 1;
-                let object = open.object.clone();
-                turn.actions.push(Action::Answer {
-                    waiter,
-                    object,
-                    answer: Answer::TimedOut,
-                });
-            }
+            let (waiting, counters, object) = (&mut self.waiting, &mut self.counters, &open.object);
+            open.waiters.retain(|&mut (waiter, deadline)| {
+                let expired = deadline <= now;
+                if expired {
+                    *waiting -= 1;
+                    counters.timeouts += 1;
+                    turn.actions.push(Action::Answer {
+                        waiter,
+                        object: object.clone(),
+                        answer: Answer::TimedOut,
+                    });
+                }
+                !expired
+            });
         }
     }
 
@@ -144,10 +145,9 @@ impl Node {
             let Some(open) = self.opens.get_mut(slot) else {
                 continue;
             };
-            let askers = open
-                .askers
-                .extract_if(.., |asker| asker.rank == rank)
-                .count();
+            let askers = open.askers.len();
+            open.askers.retain(|asker| asker.rank != rank);
+            let askers = askers - open.askers.len();
             let pulls = open.body.as_mut().map_or(0, |body| {
                 body.pulls.extract_if(.., |pull| pull.rank == rank).count()
             });

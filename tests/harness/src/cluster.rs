@@ -5,9 +5,11 @@
 //! origins. Needs root.
 
 mod job;
+mod own_mounts;
 pub mod ranks;
 
 pub use job::{Job, Wishes};
+pub use own_mounts::OwnMounts;
 
 use crate::{environment, origin};
 use anyhow::{Context, Result, ensure};
@@ -96,6 +98,14 @@ impl Cluster {
     /// When it cannot be mounted.
     pub fn origin(&self, name: &str, source: &Path) -> SlowOrigin {
         origin::slow(source, &self.place().join(name), &Load::none())
+    }
+
+    /// The same, with a mount of its own for each of the first `count` nodes.
+    ///
+    /// # Panics
+    /// When one cannot be mounted.
+    pub fn own_mounts(&self, name: &str, source: &Path, count: usize) -> OwnMounts {
+        OwnMounts::make(self, name, source, count)
     }
 
     /// A command that runs `program` on a node, with the process id of the command itself, in the

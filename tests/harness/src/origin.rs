@@ -70,16 +70,25 @@ pub fn most_touched(counts: &Counts) -> String {
     )
 }
 
-/// Files of `source` with more than one open or more bytes read than they have, and directories
-/// that were listed twice, each with what was counted.
-pub fn read_more_than_once(counts: &Counts, source: &Path) -> BTreeMap<String, String> {
+/// A file longer than this is read in parts, which several nodes may share.
+const PART: u64 = 1 << 20;
+
+/// Files of `source` that were opened more often than by one node (a file of several parts: by
+/// `readers` nodes) or of which more bytes were read than they have, and directories that were
+/// listed twice, each with what was counted.
+pub fn read_more_than_once(
+    counts: &Counts,
+    source: &Path,
+    readers: u64,
+) -> BTreeMap<String, String> {
     let mut wrong = BTreeMap::new();
     for (path, by_kind) in &counts.paths {
         let of = |kind| by_kind.get(&kind).copied().unwrap_or(0);
         let (opens, listings) = (of(Operation::Open), of(Operation::Opendir));
         let read = counts.bytes_read.get(path).copied().unwrap_or(0);
         let size = std::fs::metadata(source.join(path)).map_or(0, |found| found.len());
-        if opens > 1 || listings > 1 || (opens > 0 && read > size) {
+        let most = readers.min(size.div_ceil(PART)).max(1);
+        if opens > most || listings > 1 || (opens > 0 && read > size) {
             let what = format!("{opens} opens, {read} of {size} bytes, {listings} listings");
             wrong.insert(path.clone(), what);
         }

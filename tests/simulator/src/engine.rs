@@ -9,6 +9,7 @@ use copper_core::tree::{
     Plan, Rank, Record, RequestId, Settings, Time, Topology, Version, Waiter,
 };
 use std::collections::HashMap;
+use std::hint::black_box;
 use std::sync::Arc;
 
 use crate::machine::{Machine, OriginQueue, SECOND};
@@ -87,6 +88,28 @@ enum Happening {
     },
 }
 
+impl Happening {
+    /// The node that it happens to.
+    fn rank(&self) -> Rank {
+        match self {
+            Self::Ask { rank } | Self::OriginDone { rank, .. } | Self::Timer { rank } => *rank,
+            Self::ChunkLeaves { from, .. } => *from,
+            Self::Deliver { to, .. }
+            | Self::ChunkArrives { to, .. }
+            | Self::ChunkStored { to, .. } => *to,
+        }
+    }
+}
+
+/// What a message is about, where it says so.
+fn object_of(message: &Message) -> Option<&Object> {
+    match message {
+        Message::Request { object, .. } => Some(object),
+        Message::Answer { record, .. } | Message::Pull { record, .. } => Some(&record.object),
+        _ => None,
+    }
+}
+
 /// A node's queues, in nanoseconds since the start.
 #[derive(Clone, Copy, Default)]
 struct Station {
@@ -121,7 +144,7 @@ struct Engine<'a> {
 /// Runs a job to its end.
 pub fn run(job: &Job<'_>) -> Outcomes {
     let mut engine = Engine::new(job);
-    while let Some((time, happening)) = engine.queue.pop() {
+    while let Some((time, happening)) = engine.next() {
         engine.outcomes.events += 1;
         engine.happen(time, happening);
     }
@@ -183,6 +206,44 @@ impl<'a> Engine<'a> {
             engine.schedule_ask(rank);
         }
         engine
+    }
+
+    /// Takes what happens next.
+    fn next(&mut self) -> Option<(u64, Happening)> {
+        self.look_ahead();
+        self.queue.pop()
+    }
+
+    /// Looks at the nodes that a group of events is about, first at what can be found at once and then
+    /// at what that leads to. Each node lies somewhere else in gigabytes, and the processor waits for
+    /// many places together as long as for one.
+    fn look_ahead(&mut self) {
+        let Self {
+            queue,
+            nodes,
+            stations,
+            ranks,
+            job,
+            ..
+        } = self;
+        let coming = queue.coming();
+        for happening in coming.clone() {
+            let rank = happening.rank() as usize;
+            let (node, station) = (&nodes[rank], &stations[rank]);
+            black_box((station.work, node.next_timeout(), node.epoch().reign));
+            black_box((node.counters().asks, node.counters().refused));
+            let clocks = &ranks[rank * job.ranks..][..job.ranks];
+            black_box((clocks.first().copied(), clocks.last().copied()));
+        }
+        for happening in coming {
+            let rank = happening.rank() as usize;
+            let object = match happening {
+                Happening::Ask { .. } => Some(&job.needs[stations[rank].need as usize].object),
+                Happening::Deliver { message, .. } => object_of(message),
+                _ => None,
+            };
+            black_box(object.map(|object| nodes[rank].lookup(object)));
+        }
     }
 
     fn ranks_of(&mut self, rank: Rank) -> &mut [u64] {
@@ -370,13 +431,7 @@ impl<'a> Engine<'a> {
 
     fn size(&self, message: &Message) -> u64 {
         let body = message.body().map_or(0, |record| record.length());
-        let path = match message {
-            Message::Request { object, .. } => object.path().len(),
-            Message::Answer { record, .. } | Message::Pull { record, .. } => {
-                record.object.path().len()
-            }
-            _ => 0,
-        };
+        let path = object_of(message).map_or(0, |object| object.path().len());
         self.job.machine.header + path as u64 + body
     }
 

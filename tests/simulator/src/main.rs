@@ -3,7 +3,6 @@
 use clap::{Parser, Subcommand};
 use copper_simulator::faults::{self, Schedule};
 use copper_simulator::scale;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +36,12 @@ enum Command {
         /// The largest job.
         #[arg(long, default_value_t = 100_000)]
         most: u32,
+        /// Only workloads whose names hold this.
+        #[arg(long, default_value = "")]
+        workload: String,
+        /// Only schemes whose names hold this.
+        #[arg(long, default_value = "")]
+        scheme: String,
         /// Runs at a time; as many as there are processors if not given.
         #[arg(long)]
         threads: Option<usize>,
@@ -65,11 +70,17 @@ fn main() -> ExitCode {
         Command::Scale {
             from,
             most,
+            workload,
+            scheme,
             threads,
             json,
             table,
         } => run_scale(
-            from..=most,
+            &scale::Selection {
+                sizes: from..=most,
+                workload,
+                scheme,
+            },
             threads.unwrap_or_else(processors),
             &json,
             &table,
@@ -135,7 +146,7 @@ fn earlier_rows(json: &Path) -> Vec<scale::Row> {
     }
 }
 
-fn run_scale(sizes: RangeInclusive<u32>, threads: usize, json: &Path, table: &Path) -> ExitCode {
+fn run_scale(selection: &scale::Selection, threads: usize, json: &Path, table: &Path) -> ExitCode {
     let save = |report: &scale::Report| {
         let written = serde_json::to_string_pretty(report)
             .map_err(std::io::Error::other)
@@ -150,7 +161,7 @@ fn run_scale(sizes: RangeInclusive<u32>, threads: usize, json: &Path, table: &Pa
         }
         written.is_ok()
     };
-    let report = scale::run(&sizes, threads, earlier_rows(json), |report| {
+    let report = scale::run(selection, threads, earlier_rows(json), |report| {
         save(report);
     });
     println!("{}", scale::table(&report));

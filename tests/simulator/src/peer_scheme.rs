@@ -3,7 +3,8 @@
 //! expire after two seconds, and files above 10 MB read from the origin by every rank.
 //!
 //! It is given more than it has: single flight on every node, no cost of FUSE, no wait for each other
-//! of threads, and an origin whose pages of a large file every node takes once, whatever its ranks.
+//! of threads. A variant is given a page cache too, which serves a node's other ranks once one of them
+//! has read a large file.
 
 use std::collections::HashMap;
 
@@ -29,6 +30,25 @@ pub fn fan_out(nodes: u32) -> u32 {
     }
 }
 
+/// How often a node reads a file from the origin that is too large for the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LargeReads {
+    /// Once for each of its ranks, which share the node's bandwidth as a client: what the scheme does.
+    ByEveryRank,
+    /// Once: a page cache serves the node's other ranks.
+    ByEveryNode,
+}
+
+impl LargeReads {
+    /// Reads of one large file by a node of `ranks` ranks.
+    pub fn on_a_node(self, ranks: usize) -> u64 {
+        match self {
+            Self::ByEveryRank => ranks as u64,
+            Self::ByEveryNode => 1,
+        }
+    }
+}
+
 /// What came of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outcomes {
@@ -46,7 +66,7 @@ struct Item {
     bytes: u64,
     operations: u64,
     absent: bool,
-    /// Read from the origin by each node itself.
+    /// Too large for the tree.
     direct: bool,
 }
 
@@ -81,6 +101,7 @@ struct Peer<'a> {
     steps: &'a [Step],
     tail: u64,
     ranks: usize,
+    large: LargeReads,
     stations: Vec<Station>,
     clocks: Vec<u64>,
     pace: Vec<f32>,
@@ -90,7 +111,13 @@ struct Peer<'a> {
 }
 
 /// Runs `workload` on `nodes` nodes of `ranks` ranks.
-pub fn run(workload: &Workload, nodes: u32, ranks: usize, machine: Machine) -> Outcomes {
+pub fn run(
+    workload: &Workload,
+    nodes: u32,
+    ranks: usize,
+    large: LargeReads,
+    machine: Machine,
+) -> Outcomes {
     let (items, steps) = program(workload);
     let tail = workload.tail();
     let mut random = fastrand::Rng::with_seed(1);
@@ -102,6 +129,7 @@ pub fn run(workload: &Workload, nodes: u32, ranks: usize, machine: Machine) -> O
         steps: &steps,
         tail,
         ranks,
+        large,
         stations: (0..nodes).map(|_| Station::new(items.len())).collect(),
         pace: (0..ranks).map(|_| 0.97 + 0.06 * random.f32()).collect(),
         clocks: (0..nodes as usize * ranks)
@@ -261,9 +289,9 @@ impl Peer<'_> {
         station.work
     }
 
-    /// Every rank of every node opens the file; the node's ranks share its pages.
+    /// Every rank of every node opens the file and reads it, if no page cache does that for it.
     fn read_directly(&mut self, node: u32, now: u64, item: u32) {
-        let bytes = self.items[item as usize].bytes;
+        let bytes = self.items[item as usize].bytes * self.large.on_a_node(self.ranks);
         let opened = (0..self.ranks)
             .map(|_| self.origin.operations(now, 2))
             .max()
@@ -388,7 +416,13 @@ mod tests {
     #[test]
     fn every_path_is_asked_of_the_origin_once_while_nothing_expires() {
         let workload = Workload::import();
-        let outcomes = run(&workload, 40, 2, Machine::default());
+        let outcomes = run(
+            &workload,
+            40,
+            2,
+            LargeReads::ByEveryRank,
+            Machine::default(),
+        );
         let (items, _) = program(&workload);
         let once: u64 = items
             .iter()
@@ -399,5 +433,27 @@ mod tests {
         let absent = items.iter().filter(|item| item.absent).count() as u64;
         assert!(outcomes.origin_operations >= once + direct);
         assert!(outcomes.origin_operations <= once + direct + 4 * absent);
+    }
+
+    #[test]
+    fn a_large_file_is_read_by_every_rank_or_once_by_every_node() {
+        let workload = Workload::torch();
+        let read = |large| run(&workload, 5, 3, large, Machine::default());
+        let (items, _) = program(&workload);
+        let (direct, through_tree): (Vec<Item>, Vec<Item>) =
+            items.iter().partition(|item| item.direct);
+        let large: u64 = direct.iter().map(|item| item.bytes).sum();
+        let small: u64 = through_tree
+            .iter()
+            .filter(|item| item.bytes > 200)
+            .map(|item| item.bytes)
+            .sum();
+        let by_rank = read(LargeReads::ByEveryRank);
+        let by_node = read(LargeReads::ByEveryNode);
+        assert_eq!(by_rank.origin_bytes, small + 5 * 3 * large);
+        assert_eq!(by_node.origin_bytes, small + 5 * large);
+        let once = span(large, Machine::default().origin.client);
+        assert!(by_rank.time > by_node.time + 19 * once / 10);
+        assert!(by_rank.time < by_node.time + 21 * once / 10);
     }
 }

@@ -12,8 +12,11 @@ const SLOT_BITS: u32 = 8;
 /// Slots in the wheel.
 const SLOTS: u64 = 1 << 15;
 
-/// Events that a slot keeps space for.
-const USUAL: usize = 16;
+/// The largest burst of events in one slot whose space is kept for other slots.
+const USUAL: usize = 1 << 9;
+
+/// The most events in a group that is looked at in advance.
+const AHEAD: usize = 32;
 
 struct Entry<T> {
     time: u64,
@@ -51,8 +54,14 @@ impl<T> Ord for Entry<T> {
 pub struct Queue<T> {
     /// The slot that is being emptied, sorted with the earliest last.
     current: Vec<Entry<T>>,
+    /// How many events of it were not shown by [`Queue::coming`] yet.
+    unseen: usize,
+    /// What was scheduled for that slot, or an earlier time, since.
+    late: BinaryHeap<Reverse<Entry<T>>>,
     at: u64,
     wheel: Vec<Vec<Entry<T>>>,
+    /// Space of slots that were emptied, for slots that begin to fill.
+    spare: Vec<Vec<Entry<T>>>,
     in_wheel: usize,
     far: BinaryHeap<Reverse<Entry<T>>>,
     sequence: u64,
@@ -62,8 +71,11 @@ impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self {
             current: Vec::new(),
+            unseen: 0,
+            late: BinaryHeap::new(),
             at: 0,
             wheel: (0..SLOTS).map(|_| Vec::new()).collect(),
+            spare: Vec::new(),
             in_wheel: 0,
             far: BinaryHeap::new(),
             sequence: 0,
@@ -82,10 +94,15 @@ impl<T> Queue<T> {
         };
         let slot = time >> SLOT_BITS;
         if slot <= self.at {
-            let index = self.current.partition_point(|other| *other > entry);
-            self.current.insert(index, entry);
+            self.late.push(Reverse(entry));
         } else if slot < self.at + SLOTS {
-            self.wheel[(slot % SLOTS) as usize].push(entry);
+            let slot = &mut self.wheel[(slot % SLOTS) as usize];
+            if slot.capacity() == 0
+                && let Some(spare) = self.spare.pop()
+            {
+                *slot = spare;
+            }
+            slot.push(entry);
             self.in_wheel += 1;
         } else {
             self.far.push(Reverse(entry));
@@ -94,15 +111,45 @@ impl<T> Queue<T> {
 
     /// Takes the earliest event.
     pub fn pop(&mut self) -> Option<(u64, T)> {
-        while self.current.is_empty() {
+        while self.is_slot_empty() {
             self.turn()?;
         }
-        self.current.pop().map(|entry| (entry.time, entry.event))
+        let is_late = match (self.current.last(), self.late.peek()) {
+            (Some(next), Some(Reverse(late))) => late < next,
+            (next, _) => next.is_none(),
+        };
+        let entry = if is_late {
+            self.late.pop().map(|Reverse(entry)| entry)
+        } else {
+            self.current.pop()
+        };
+        entry.map(|entry| (entry.time, entry.event))
+    }
+
+    fn is_slot_empty(&self) -> bool {
+        self.current.is_empty() && self.late.is_empty()
+    }
+
+    /// If a group of events begins with the next, all of the group; else none. Whoever looks before
+    /// every [`Self::pop`] sees almost all events in advance (not those scheduled for the very slot
+    /// that is being emptied), and can have what they are about fetched from memory together instead of
+    /// one by one.
+    pub fn coming(&mut self) -> impl Iterator<Item = &T> + Clone {
+        while self.is_slot_empty() && self.turn().is_some() {}
+        let length = self.current.len();
+        let count = if length == self.unseen {
+            length.min(AHEAD)
+        } else {
+            0
+        };
+        self.unseen -= count;
+        let group = self.current.iter().rev().take(count);
+        group.map(|entry| &entry.event)
     }
 
     /// The number of events scheduled.
     pub fn len(&self) -> usize {
-        self.current.len() + self.in_wheel + self.far.len()
+        self.current.len() + self.late.len() + self.in_wheel + self.far.len()
     }
 
     /// Whether nothing is scheduled.
@@ -119,11 +166,13 @@ impl<T> Queue<T> {
             self.at += 1;
         }
         let slot = &mut self.wheel[(self.at % SLOTS) as usize];
-        self.in_wheel -= slot.len();
-        std::mem::swap(&mut self.current, slot);
-        // A burst may not leave its space behind in every slot that it passes through.
-        if slot.capacity() > USUAL {
-            *slot = Vec::new();
+        if !slot.is_empty() {
+            self.in_wheel -= slot.len();
+            let emptied = std::mem::replace(&mut self.current, std::mem::take(slot));
+            // A large burst may not leave its space behind in every slot that it passes through.
+            if (1..=USUAL).contains(&emptied.capacity()) {
+                self.spare.push(emptied);
+            }
         }
         while let Some(Reverse(next)) = self.far.peek() {
             if next.time >> SLOT_BITS > self.at {
@@ -133,6 +182,7 @@ impl<T> Queue<T> {
                 .extend(self.far.pop().map(|Reverse(entry)| entry));
         }
         self.current.sort_unstable_by(|a, b| b.cmp(a));
+        self.unseen = self.current.len();
         Some(())
     }
 }
@@ -160,6 +210,25 @@ mod tests {
             }
         }
         assert_eq!(number, 200_000);
+    }
+
+    #[test]
+    fn looking_ahead_shows_what_is_scheduled_and_changes_nothing() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let (mut plain, mut looked) = (Queue::default(), Queue::default());
+        for number in 0..10_000_u64 {
+            // Not in the slot that is being emptied: what is put there is not shown.
+            let time = random.u64(1 << SLOT_BITS..200_000);
+            plain.push(time, number);
+            looked.push(time, number);
+        }
+        let mut shown = std::collections::HashSet::new();
+        while let Some((time, number)) = plain.pop() {
+            shown.extend(looked.coming().copied());
+            assert!(shown.contains(&number), "{number} was not shown");
+            assert_eq!(looked.pop(), Some((time, number)));
+        }
+        assert_eq!(looked.coming().count(), 0);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::engine::{self, Job};
 use crate::machine::{Machine, span};
-use crate::peer_scheme;
+use crate::peer_scheme::{self, LargeReads};
 use crate::workload::{Need, Workload};
 
 /// The sizes of jobs that are reported, in nodes.
@@ -25,6 +25,8 @@ const SPREAD_AT: u32 = 4_096;
 
 const TREE: &str = "cooperative tree";
 const PEER: &str = "first Copper's scheme";
+const PEER_CACHED: &str = "first Copper's scheme with a page cache";
+const UNCACHED: &str = "no cache";
 const LIBRARY_NAME: &str = "1 GB library";
 const SPREAD_NAME: &str = "1 GB library, origin no limit";
 
@@ -114,19 +116,49 @@ pub struct Claim {
 }
 
 /// One run to be made.
-type Case<'a> = Box<dyn Fn() -> Row + Send + Sync + 'a>;
+struct Case<'a> {
+    workload: &'static str,
+    scheme: &'static str,
+    run: Box<dyn Fn() -> Row + Send + Sync + 'a>,
+}
 
-/// Runs everything for jobs of `sizes` nodes, `threads` runs at a time, smallest first, and hands the
-/// report to `save` after every run. Rows of `earlier` stay in it until they are made anew, so that a
-/// report can be made in parts.
+impl<'a> Case<'a> {
+    fn new(
+        workload: &'static str,
+        scheme: &'static str,
+        run: impl Fn() -> Row + Send + Sync + 'a,
+    ) -> Self {
+        Self {
+            workload,
+            scheme,
+            run: Box::new(run),
+        }
+    }
+}
+
+/// Which runs a report is to make anew.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Jobs of so many nodes.
+    pub sizes: RangeInclusive<u32>,
+    /// Workloads whose names hold this.
+    pub workload: String,
+    /// Schemes whose names hold this.
+    pub scheme: String,
+}
+
+/// Makes the selected runs, `threads` at a time, smallest first, and hands the report to `save` after
+/// every one. Rows of `earlier` stay in it until they are made anew, so that a report can be made in
+/// parts.
 pub fn run(
-    sizes: &RangeInclusive<u32>,
+    selection: &Selection,
     threads: usize,
     earlier: Vec<Row>,
     save: impl Fn(&Report) + Sync,
 ) -> Report {
     let machine = Machine::default();
     let workloads = (Workload::import(), Workload::torch());
+    let sizes = &selection.sizes;
     let mut cases: Vec<Case<'_>> = Vec::new();
     for nodes in SIZES.into_iter().filter(|nodes| sizes.contains(nodes)) {
         add_size(&mut cases, nodes, &workloads, machine);
@@ -134,11 +166,14 @@ pub fn run(
     if sizes.contains(&SHAPES_AT) {
         add_shapes(&mut cases, &workloads.0, machine);
     }
+    cases.retain(|case| {
+        case.workload.contains(&selection.workload) && case.scheme.contains(&selection.scheme)
+    });
     let next = AtomicUsize::new(0);
     let rows = Mutex::new(earlier);
     let work = || {
         while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let row = case();
+            let row = (case.run)();
             eprintln!("{}", line(&row));
             let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
             rows.retain(|other| other.key() != row.key());
@@ -180,20 +215,37 @@ fn add_size<'a>(
     machine: Machine,
 ) {
     let (import, torch) = workloads;
-    cases.push(Box::new(move || tree(import, nodes, RECOMMENDED, machine)));
-    cases.push(Box::new(move || peer(import, nodes, machine)));
-    cases.push(Box::new(move || uncached(import, nodes, machine)));
-    cases.push(Box::new(move || {
+    let variants = [
+        (PEER, LargeReads::ByEveryRank),
+        (PEER_CACHED, LargeReads::ByEveryNode),
+    ];
+    for workload in [import, torch] {
+        if nodes > MANY && workload.name == torch.name {
+            continue;
+        }
+        cases.push(Case::new(workload.name, TREE, move || {
+            tree(workload, nodes, RECOMMENDED, machine)
+        }));
+        for (scheme, large) in variants {
+            cases.push(Case::new(workload.name, scheme, move || {
+                peer(workload, nodes, scheme, large, machine)
+            }));
+        }
+    }
+    cases.push(Case::new(import.name, UNCACHED, move || {
+        uncached(import, nodes, machine)
+    }));
+    cases.push(Case::new(LIBRARY_NAME, TREE, move || {
         library(nodes, RECOMMENDED, machine, LIBRARY_NAME)
     }));
-    cases.push(Box::new(move || peer_library(nodes, machine)));
-    if nodes <= MANY {
-        cases.push(Box::new(move || tree(torch, nodes, RECOMMENDED, machine)));
-        cases.push(Box::new(move || peer(torch, nodes, machine)));
+    for (scheme, large) in variants {
+        cases.push(Case::new(LIBRARY_NAME, scheme, move || {
+            peer_library(nodes, scheme, large, machine)
+        }));
     }
     if nodes == SPREAD_AT {
         let fast = machine.with_fast_origin();
-        cases.push(Box::new(move || {
+        cases.push(Case::new(SPREAD_NAME, TREE, move || {
             library(nodes, RECOMMENDED, fast, SPREAD_NAME)
         }));
     }
@@ -203,9 +255,11 @@ fn add_shapes<'a>(cases: &mut Vec<Case<'a>>, import: &'a Workload, machine: Mach
     for trees in [1, 2, 4, 8] {
         for fan_out in [2, 4, 8, 16] {
             let shape = (trees, fan_out);
-            cases.push(Box::new(move || tree(import, SHAPES_AT, shape, machine)));
+            cases.push(Case::new(import.name, TREE, move || {
+                tree(import, SHAPES_AT, shape, machine)
+            }));
             let fast = machine.with_fast_origin();
-            cases.push(Box::new(move || {
+            cases.push(Case::new(SPREAD_NAME, TREE, move || {
                 library(SHAPES_AT, shape, fast, SPREAD_NAME)
             }));
         }
@@ -281,30 +335,31 @@ fn cooperative(
     }
 }
 
-fn peer(workload: &Workload, nodes: u32, machine: Machine) -> Row {
+fn peer(workload: &Workload, nodes: u32, scheme: &str, large: LargeReads, machine: Machine) -> Row {
     let begin = ThreadTime::now();
-    let outcomes = peer_scheme::run(workload, nodes, RANKS, machine);
-    peer_row(workload.name, PEER, nodes, outcomes, begin)
+    let outcomes = peer_scheme::run(workload, nodes, RANKS, large, machine);
+    peer_row(workload.name, scheme, nodes, outcomes, begin)
 }
 
 fn uncached(workload: &Workload, nodes: u32, machine: Machine) -> Row {
     let begin = ThreadTime::now();
     let outcomes = peer_scheme::uncached(workload, nodes, RANKS, &machine);
-    peer_row(workload.name, "no cache", nodes, outcomes, begin)
+    peer_row(workload.name, UNCACHED, nodes, outcomes, begin)
 }
 
-/// A file above 10 MB: the first Copper reads it from the origin on every node, as without a cache.
-fn peer_library(nodes: u32, machine: Machine) -> Row {
+/// A file above 10 MB: the first Copper reads it from the origin, as without a cache.
+fn peer_library(nodes: u32, scheme: &str, large: LargeReads, machine: Machine) -> Row {
     let begin = ThreadTime::now();
-    let bytes = LIBRARY * u64::from(nodes);
-    let time = span(LIBRARY, machine.origin.client).max(span(bytes, machine.origin.total));
+    let by_node = LIBRARY * large.on_a_node(RANKS);
+    let bytes = by_node * u64::from(nodes);
+    let time = span(by_node, machine.origin.client).max(span(bytes, machine.origin.total));
     let outcomes = peer_scheme::Outcomes {
         // Every rank's requests pass through the daemon, as in the other runs.
         time: time + 2 * machine.origin.operation + RANKS as u64 * machine.ask_cost,
         origin_operations: 2 * RANKS as u64 * u64::from(nodes),
         origin_bytes: bytes,
     };
-    peer_row(LIBRARY_NAME, PEER, nodes, outcomes, begin)
+    peer_row(LIBRARY_NAME, scheme, nodes, outcomes, begin)
 }
 
 fn peer_row(
@@ -381,6 +436,10 @@ fn claims(rows: &[Row]) -> Vec<Claim> {
                 claim(what, ours.seconds / theirs.seconds, at_most);
             }
         }
+        if let Some(worst) = worst_ratio(rows, workload, PEER_CACHED) {
+            let what = format!("{workload} over the {PEER_CACHED}, at the worst size");
+            claim(what, worst, 1.0);
+        }
     }
     let most = rows
         .iter()
@@ -400,6 +459,18 @@ fn claims(rows: &[Row]) -> Vec<Claim> {
         );
     }
     claims
+}
+
+/// The tree's time over that of another scheme, at the size where it is largest.
+fn worst_ratio(rows: &[Row], workload: &str, scheme: &str) -> Option<f64> {
+    SIZES
+        .into_iter()
+        .filter_map(|nodes| {
+            let ours = find(rows, workload, TREE, nodes)?;
+            let theirs = find(rows, workload, scheme, nodes)?;
+            Some(ours.seconds / theirs.seconds)
+        })
+        .reduce(f64::max)
 }
 
 fn line(row: &Row) -> String {
@@ -447,7 +518,12 @@ mod tests {
 
     #[test]
     fn what_the_report_claims_holds_for_small_jobs() {
-        let report = run(&(1..=64), 2, Vec::new(), |_| {});
+        let small = Selection {
+            sizes: 1..=64,
+            workload: String::new(),
+            scheme: String::new(),
+        };
+        let report = run(&small, 2, Vec::new(), |_| {});
         assert!(!report.claims.is_empty());
         for claim in &report.claims {
             assert!(claim.holds, "{claim:?}");

@@ -112,6 +112,22 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Adds what another mount of the same tree has served.
+    pub fn add(&mut self, other: &Self) {
+        let add = |to: &mut BTreeMap<Operation, u64>, from: &BTreeMap<Operation, u64>| {
+            for (operation, count) in from {
+                *to.entry(*operation).or_default() += count;
+            }
+        };
+        add(&mut self.operations, &other.operations);
+        for (path, operations) in &other.paths {
+            add(self.paths.entry(path.clone()).or_default(), operations);
+        }
+        for (path, bytes) in &other.bytes_read {
+            *self.bytes_read.entry(path.clone()).or_default() += bytes;
+        }
+    }
+
     /// Operations of one kind.
     pub fn of(&self, operation: Operation) -> u64 {
         self.operations.get(&operation).copied().unwrap_or(0)

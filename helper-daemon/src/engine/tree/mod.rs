@@ -381,9 +381,10 @@ impl Engine {
             Some(opened) => Aside::opened(opened, &target),
             None => Aside::expected(&path, version, length, &target),
         };
+        let shared = self.tree.topology.trees() > 1;
         match made {
             Ok(aside) => {
-                let aside = Arc::new(aside);
+                let aside = Arc::new(aside.shared(shared));
                 self.tree.aside.insert(object.clone(), aside.clone());
                 Some(aside)
             }

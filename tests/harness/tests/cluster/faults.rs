@@ -2,12 +2,14 @@
 //! the middle of a large file, and in the middle of an import. The ranks' results are those of a
 //! plain run, in bounded time; the tree heals; `copper status --all` names the node that is missing.
 
-use crate::fixture::{DELAY, ONE_TREE, Part, imports, node_of, packages, plain_import};
+use crate::fixture::{
+    DELAY, ONE_TREE, Part, SMALL_IMPORT, imports, node_of, packages, plain_import,
+};
 use copper_tests::cluster::ranks::{self, Ended};
 use copper_tests::cluster::{Cluster, Job, Wishes};
 use copper_tests::compare::Outcome;
 use copper_tests::session::{is_alive, wait_until};
-use copper_tests::tree;
+use copper_tests::{python, tree};
 use rustix::process::Signal;
 use slow_origin::{Load, Operation, SlowOrigin};
 use std::fmt;
@@ -86,14 +88,24 @@ struct Bench {
     large: SlowOrigin,
     packages: SlowOrigin,
     size: usize,
-    plain_import: (Outcome, Duration),
-    plain_read: (Outcome, Duration),
+    /// What the ranks import.
+    code: &'static str,
+    import: Usual,
+    read: Usual,
     cluster: Cluster,
+}
+
+/// What ranks say and how long they take when nothing is wrong.
+struct Usual {
+    outcome: Outcome,
+    /// As many plain ranks at once.
+    plain: Duration,
+    /// The ranks of a job, cold.
+    healthy: Duration,
 }
 
 /// What a case cost.
 struct Survived {
-    plain: Duration,
     took: Duration,
     /// Until `copper status --all` named the node; none where it never was.
     named: Duration,
@@ -102,8 +114,8 @@ struct Survived {
 }
 
 impl Bench {
-    /// `nodes` nodes, and a large file of `size` bytes.
-    fn new(nodes: usize, size: usize) -> Self {
+    /// `nodes` nodes, a large file of `size` bytes, and the import `code`.
+    fn new(nodes: usize, size: usize, code: &'static str) -> Self {
         let cluster = Cluster::up(nodes);
         let packages = packages(&cluster);
         let source = cluster.place().join("source");
@@ -116,49 +128,90 @@ impl Bench {
         load.latency_of.insert(Operation::Read, 3_000_000 / reads);
         large.set_load(&load).unwrap();
         let job = Job::prepare(&cluster, &[], Wishes::default());
-        let plain_import = plain_import(&job, packages.mount(), 1);
-        let ended = ranks::run(vec![read(&job, false, 0, &large)]);
-        let plain_read = (ended[0].outcome.clone(), ended[0].took);
-        assert!(plain_read.0.status.success(), "{plain_read:?}");
-        Self {
+        // So slow that the import has a middle, too.
+        packages.set_load(&Load::latency_us(200)).unwrap();
+        let (outcome, plain) = plain_import(&job, packages.mount(), 1, code);
+        let import = Usual {
+            outcome,
+            plain,
+            healthy: Duration::ZERO,
+        };
+        let ended = ranks::run(
+            (0..nodes)
+                .map(|node| read(&job, false, node, &large))
+                .collect(),
+        );
+        let outcome = ended[0].outcome.clone();
+        assert!(outcome.status.success(), "{outcome:?}");
+        let read = Usual {
+            outcome,
+            plain: ranks::longest(&ended),
+            healthy: Duration::ZERO,
+        };
+        let mut bench = Self {
             large,
             packages,
             size,
-            plain_import,
-            plain_read,
+            code,
+            import,
+            read,
             cluster,
+        };
+        bench.measure_healthy();
+        bench
+    }
+
+    fn measure_healthy(&mut self) {
+        let job = self.start();
+        let imported = ranks::run(self.imports(&job));
+        let read = ranks::run(self.reads(&job));
+        job.stop(0).unwrap_or_else(|error| panic!("{error:#}"));
+        ranks::must_equal(&imported, &self.import.outcome, "with nothing wrong");
+        ranks::must_equal(&read, &self.read.outcome, "with nothing wrong");
+        let (imported, read) = (ranks::longest(&imported), ranks::longest(&read));
+        self.import.healthy = imported;
+        self.read.healthy = read;
+    }
+
+    fn start(&self) -> Job<'_> {
+        let covered = [self.packages.mount(), self.large.mount()];
+        Job::start(&self.cluster, &covered, Wishes::arguments(&ONE_TREE))
+    }
+
+    fn usual(&self, moment: Moment) -> &Usual {
+        match moment {
+            Moment::File => &self.read,
+            Moment::Idle | Moment::Import => &self.import,
         }
     }
 
     /// Does the harm and holds everything that is promised against it.
     fn survive(&self, case: Case) -> Survived {
         let nodes = self.cluster.count();
-        let covered = [self.packages.mount(), self.large.mount()];
-        let job = Job::start(&self.cluster, &covered, Wishes::arguments(&ONE_TREE));
+        let job = self.start();
         let node = node_of(case.part, nodes);
         self.packages.reset().unwrap();
         self.large.reset().unwrap();
-        let (ended, (plain, takes)) = match case.moment {
+        let ended = match case.moment {
             Moment::Idle => {
                 self.harm(&job, node, case.harm);
-                (ranks::run(self.imports(&job)), &self.plain_import)
+                ranks::run(self.imports(&job))
             }
-            Moment::Import => {
-                let ended = ranks::run_during(self.imports(&job), || {
-                    self.wait_for("the import", || {
-                        self.packages.counts().unwrap().of(Operation::Open) > 100
-                    });
-                    self.harm(&job, node, case.harm);
+            Moment::Import => ranks::run_during(self.imports(&job), || {
+                self.wait_for("the import", || {
+                    self.packages.counts().unwrap().of(Operation::Open) > 50
                 });
-                (ended, &self.plain_import)
-            }
-            Moment::File => (self.read_and_harm(&job, node, case.harm), &self.plain_read),
+                self.harm(&job, node, case.harm);
+            }),
+            Moment::File => self.read_and_harm(&job, node, case.harm),
         };
-        ranks::must_equal(&ended, plain, &format!("with {case}"));
+        let usual = self.usual(case.moment);
+        ranks::must_equal(&ended, &usual.outcome, &format!("with {case}"));
         let took = ranks::longest(&ended);
+        let (plain, healthy) = (usual.plain, usual.healthy);
         assert!(
-            took < 2 * *takes + DELAY,
-            "with {case} the ranks took {took:?}, plain {takes:?}"
+            took < 2 * plain.max(healthy) + DELAY,
+            "with {case} the ranks took {took:?}, plain {plain:?}, with nothing wrong {healthy:?}"
         );
         let asked_on = (0..nodes).rev().find(|&other| other != node).unwrap();
         let begun = Instant::now();
@@ -169,10 +222,9 @@ impl Bench {
         let healed = self.heal(&job, node, case, asked_on);
         // Everybody goes on, the harmed node's ranks among them.
         let again = ranks::run(self.imports(&job));
-        ranks::must_equal(&again, &self.plain_import.0, &format!("after {case}"));
+        ranks::must_equal(&again, &self.import.outcome, &format!("after {case}"));
         self.end(&job, node, asked_on);
         Survived {
-            plain: *takes,
             took,
             named,
             healed,
@@ -180,12 +232,17 @@ impl Bench {
     }
 
     fn imports(&self, job: &Job<'_>) -> Vec<Command> {
-        imports(job, self.packages.mount(), 1)
+        imports(job, self.packages.mount(), 1, self.code)
+    }
+
+    fn reads(&self, job: &Job<'_>) -> Vec<Command> {
+        (0..job.nodes())
+            .map(|node| read(job, true, node, &self.large))
+            .collect()
     }
 
     fn read_and_harm(&self, job: &Job<'_>, node: usize, harm: Harm) -> Vec<Ended> {
-        let commands = (0..job.nodes()).map(|node| read(job, true, node, &self.large));
-        ranks::run_during(commands.collect(), || {
+        ranks::run_during(self.reads(job), || {
             self.wait_for("the large file to be read", || {
                 let read = self.large.counts().unwrap().bytes_read;
                 read.get("large")
@@ -256,15 +313,16 @@ fn write_pattern(path: &std::path::Path, size: usize) {
     }
 }
 
-fn survive_all(nodes: usize, size: usize, cases: impl Iterator<Item = Case>) {
-    let bench = Bench::new(nodes, size);
-    println!("| | plain, s | ranks took, s | named after, s | back after, s |");
-    println!("|---|---:|---:|---:|---:|");
+fn survive_all(bench: &Bench, cases: impl Iterator<Item = Case>) {
+    println!("| | plain, s | nothing wrong, s | took, s | named after, s | back after, s |");
+    println!("|---|---:|---:|---:|---:|---:|");
     for case in cases {
         let survived = bench.survive(case);
+        let usual = bench.usual(case.moment);
         println!(
-            "| {case} | {:.1} | {:.1} | {:.1} | {:.1} |",
-            survived.plain.as_secs_f64(),
+            "| {case} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} |",
+            usual.plain.as_secs_f64(),
+            usual.healthy.as_secs_f64(),
             survived.took.as_secs_f64(),
             survived.named.as_secs_f64(),
             survived.healed.as_secs_f64()
@@ -282,21 +340,30 @@ fn some_cases(harm: Harm) -> impl Iterator<Item = Case> {
 
 #[test]
 fn helpers_killed() {
-    survive_all(4, 48 << 20, some_cases(Harm::Kill));
+    survive_all(
+        &Bench::new(4, 48 << 20, SMALL_IMPORT),
+        some_cases(Harm::Kill),
+    );
 }
 
 #[test]
 fn helpers_stopped() {
-    survive_all(4, 48 << 20, some_cases(Harm::Stop));
+    survive_all(
+        &Bench::new(4, 48 << 20, SMALL_IMPORT),
+        some_cases(Harm::Stop),
+    );
 }
 
 #[test]
 fn links_down() {
-    survive_all(4, 48 << 20, some_cases(Harm::Cut));
+    survive_all(
+        &Bench::new(4, 48 << 20, SMALL_IMPORT),
+        some_cases(Harm::Cut),
+    );
 }
 
 #[test]
 #[ignore = "takes many minutes; scripts/faults.sh runs it"]
 fn every_harm_on_eight_nodes_with_500_megabytes() {
-    survive_all(8, 500 << 20, all_cases());
+    survive_all(&Bench::new(8, 500 << 20, python::IMPORT), all_cases());
 }

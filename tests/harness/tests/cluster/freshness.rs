@@ -1,17 +1,21 @@
-//! Changes: a write on one node is seen at once there, and soon on all others; a refresh on any node
-//! has reached all when it returns.
+//! Changes: when a write or a refresh on one node returns, all nodes see what is new; a node that was
+//! cut off sees it soon after it is back.
 
-use crate::fixture::ONE_TREE;
+use crate::fixture::{ONE_TREE, Part, node_of};
 use copper_tests::cluster::{Cluster, Job, Wishes};
 use copper_tests::compare::Outcome;
 use copper_tests::session::wait_until;
 use slow_origin::SlowOrigin;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Within this time all nodes see what one of them wrote (docs/SEMANTICS.md).
-const BOUND: Duration = Duration::from_secs(2);
+/// What a lost node may add to a write on another: about a second on each level of the tree, of
+/// which there are two here, and what a busy machine takes.
+const DELAY: Duration = Duration::from_secs(5);
+
+/// Until a node that is back has heard what it missed.
+const RETURN: Duration = Duration::from_secs(10);
 
 /// A directory with a file on an origin, served by a job on four nodes.
 struct Shared<'a> {
@@ -61,31 +65,46 @@ impl<'a> Shared<'a> {
 }
 
 #[test]
-fn a_write_is_seen_at_once_on_its_node_and_soon_on_all() {
+fn a_write_is_seen_by_all_when_it_returns() {
     let cluster = Cluster::up(4);
     let (_origin, shared) = Shared::start(&cluster);
-    let mut slowest = Duration::ZERO;
     for writer in 0..4 {
         let expected = format!("by {writer}\nfile\nnew-{writer}\n");
         let script = format!("rm -f new-*; echo 'by {writer}' >file; touch new-{writer}");
         shared.shell(writer, &script);
-        let written = Instant::now();
-        assert_eq!(
-            shared.look(writer),
-            expected,
-            "on the writer's own node {writer}"
-        );
         for reader in 0..4 {
-            let seen = wait_until(BOUND, || shared.look(reader) == expected);
-            assert!(
-                seen,
-                "node {reader} does not see what node {writer} wrote: {:?}",
-                shared.look(reader)
+            assert_eq!(
+                shared.look(reader),
+                expected,
+                "node {reader} when node {writer} had written"
             );
         }
-        slowest = slowest.max(written.elapsed());
     }
-    println!("all nodes saw each write within {slowest:?}");
+}
+
+#[test]
+fn a_node_that_was_cut_off_sees_what_it_missed() {
+    let cluster = Cluster::up(4);
+    let (_origin, shared) = Shared::start(&cluster);
+    for cut in [node_of(Part::Leaf, 4), node_of(Part::Interior, 4)] {
+        let writer = node_of(Part::Root, 4);
+        let expected = format!("without {cut}\nfile\n");
+        cluster.set_link(cut, false);
+        let begun = Instant::now();
+        shared.shell(writer, &format!("echo 'without {cut}' >file"));
+        let took = begun.elapsed();
+        assert!(
+            took < DELAY,
+            "a write while node {cut} is cut off took {took:?}"
+        );
+        assert_eq!(shared.look(writer), expected, "on the writer's own node");
+        cluster.set_link(cut, true);
+        for reader in 0..4 {
+            let seen = wait_until(RETURN, || shared.look(reader) == expected);
+            let found = shared.look(reader);
+            assert!(seen, "node {reader} after node {cut} came back: {found:?}");
+        }
+    }
 }
 
 #[test]
@@ -122,7 +141,7 @@ fn after_a_refresh_of_everything_the_origin_is_asked_once_again() {
     let (origin, shared) = Shared::start(&cluster);
     fs::write(shared.source.join("directory/file"), "new\n").unwrap();
     origin.reset().unwrap();
-    shared.job.refresh(3, std::path::Path::new("/"));
+    shared.job.refresh(3, Path::new("/"));
     for node in 0..4 {
         assert_eq!(
             shared.look(node),

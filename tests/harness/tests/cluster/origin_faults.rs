@@ -1,7 +1,9 @@
 //! What goes wrong below a helper: its origin fails or hangs, or its memory is full. The ranks of all
 //! nodes say what plain ones say.
 
-use crate::fixture::{DELAY, ONE_TREE, Part, imports, node_of, packages, plain_import};
+use crate::fixture::{
+    DELAY, ONE_TREE, Part, SMALL_IMPORT, imports, node_of, packages, plain_import,
+};
 use copper_tests::cluster::ranks;
 use copper_tests::cluster::{Cluster, Job, Wishes};
 use copper_tests::compare::Outcome;
@@ -76,12 +78,12 @@ fn roots_origin(kind: FaultKind) {
     let cluster = Cluster::up(NODES);
     let (all, own, root) = packages_and_roots_own(&cluster);
     let mut job = Job::prepare(&cluster, &[all.mount()], Wishes::arguments(&ONE_TREE));
-    let (plain, takes) = plain_import(&job, all.mount(), 1);
+    let (plain, takes) = plain_import(&job, all.mount(), 1, SMALL_IMPORT);
     job.try_start().unwrap_or_else(|error| panic!("{error:#}"));
     own.fault(&everywhere(kind, &[])).unwrap();
     let commands = (0..NODES)
         .filter(|&node| node != root)
-        .map(|node| job.python(node, true, all.mount(), python::IMPORT));
+        .map(|node| job.python(node, true, all.mount(), SMALL_IMPORT));
     let ended = ranks::run(commands.collect());
     let what = format!("while the root's origin answers {kind:?}");
     ranks::must_equal(&ended, &plain, &what);
@@ -92,7 +94,7 @@ fn roots_origin(kind: FaultKind) {
     );
     println!("{what}: {took:.1?}, plain {takes:.1?}");
     own.clear_faults().unwrap();
-    let ended = ranks::run(imports(&job, all.mount(), 1));
+    let ended = ranks::run(imports(&job, all.mount(), 1, SMALL_IMPORT));
     ranks::must_equal(&ended, &plain, "after the root's origin recovered");
     job.stop(root).unwrap_or_else(|error| panic!("{error:#}"));
 }
@@ -117,7 +119,7 @@ fn tmpfs_full_on_one_node() {
         let full = node_of(part, NODES);
         let mut job = Job::prepare(&cluster, &[origin.mount()], Wishes::arguments(&ONE_TREE));
         let (plain, takes) = plain
-            .get_or_insert_with(|| plain_import(&job, origin.mount(), 1))
+            .get_or_insert_with(|| plain_import(&job, origin.mount(), 1, SMALL_IMPORT))
             .clone();
         job.try_start().unwrap_or_else(|error| panic!("{error:#}"));
         // Somebody else takes all but a few MB.
@@ -126,7 +128,7 @@ fn tmpfs_full_on_one_node() {
             "mount -o remount,size=40m /dev/shm; \
              dd if=/dev/zero of=/dev/shm/ballast bs=1M count=36 status=none || true",
         );
-        let ended = ranks::run(imports(&job, origin.mount(), 1));
+        let ended = ranks::run(imports(&job, origin.mount(), 1, SMALL_IMPORT));
         let what = format!("with the memory of the {part:?} full");
         ranks::must_equal(&ended, &plain, &what);
         let took = ranks::longest(&ended);
@@ -139,7 +141,7 @@ fn tmpfs_full_on_one_node() {
             full,
             "rm /dev/shm/ballast; mount -o remount,size=8g /dev/shm",
         );
-        let again = ranks::run(imports(&job, origin.mount(), 1));
+        let again = ranks::run(imports(&job, origin.mount(), 1, SMALL_IMPORT));
         ranks::must_equal(&again, &plain, "with memory again");
         job.stop(full).unwrap_or_else(|error| panic!("{error:#}"));
     }

@@ -1,50 +1,49 @@
 //! Once for all: the ranks of all nodes together read each file and each directory of the origin one
 //! time, however many nodes there are, and a second start of them reads nothing.
 
-use crate::fixture::{import_well, packages, plain_import};
+use crate::fixture::{imports, plain_import};
 use copper_tests::cluster::{Cluster, Job, Wishes, ranks};
 use copper_tests::{origin, python, tree};
 use slow_origin::{Counts, Load, Operation};
 use std::fs;
 
-/// Ranks per node.
-const EACH: usize = 2;
+/// In how many trees the nodes are arranged, so that as many roots read the origin.
+const TREES: u64 = 2;
 
-/// The most nodes; `COPPER_TEST_NODES` asks for another number.
-fn most_nodes() -> usize {
-    let asked = std::env::var("COPPER_TEST_NODES").ok();
-    asked.and_then(|nodes| nodes.parse().ok()).unwrap_or(4)
+/// A number that an environment variable asks for.
+fn asked_for(variable: &str) -> Option<usize> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 /// Cold and warm imports of a job on `nodes` nodes; returns what the cold one asked of the origin.
 fn import_once(cluster: &Cluster, nodes: usize) -> Counts {
-    let origin = packages(cluster);
+    let origin = cluster.own_mounts("packages", python::packages(), nodes);
     let wishes = Wishes {
         nodes,
-        ..Wishes::arguments(&["--trees", "2", "--fan-out", "2"])
+        ..Wishes::arguments(&["--trees", &TREES.to_string(), "--fan-out", "2"])
     };
     let mut job = Job::prepare(cluster, &[origin.mount()], wishes);
-    let (plain, _) = plain_import(&job, origin.mount(), 1);
+    let (plain, _) = plain_import(&job, origin.mount(), 1, python::IMPORT);
     origin.set_load(&Load::latency_us(200)).unwrap();
     job.try_start().unwrap_or_else(|error| panic!("{error:#}"));
     origin.reset().unwrap();
-    let what = format!("cold on {nodes} nodes");
-    import_well(&job, origin.mount(), EACH, &plain, &what);
+    let each = asked_for("COPPER_TEST_RANKS").unwrap_or(2);
+    let import = || ranks::run(imports(&job, origin.mount(), each, python::IMPORT));
+    ranks::must_equal(&import(), &plain, &format!("cold on {nodes} nodes"));
     let cold = origin.counts().unwrap();
     assert!(
         cold.of(Operation::Open) > 300,
         "{}",
         origin::most_touched(&cold)
     );
-    let wrong = origin::read_more_than_once(&cold, python::packages());
+    let wrong = origin::read_more_than_once(&cold, python::packages(), TREES);
     assert!(
         wrong.is_empty(),
         "asked of the origin more than once by {nodes} nodes: {wrong:#?}"
     );
 
     origin.reset().unwrap();
-    let what = format!("warm on {nodes} nodes");
-    import_well(&job, origin.mount(), EACH, &plain, &what);
+    ranks::must_equal(&import(), &plain, &format!("warm on {nodes} nodes"));
     let warm = origin.counts().unwrap();
     assert_eq!(
         warm.total(),
@@ -63,7 +62,7 @@ fn import_once(cluster: &Cluster, nodes: usize) -> Counts {
 
 #[test]
 fn each_file_is_read_once_whatever_the_number_of_nodes() {
-    let most = most_nodes();
+    let most = asked_for("COPPER_TEST_NODES").unwrap_or(4);
     let cluster = Cluster::up(most);
     let mut first: Option<(usize, Counts)> = None;
     for nodes in [2, 4, 8].into_iter().filter(|&nodes| nodes <= most) {
@@ -110,18 +109,20 @@ fn files_of_any_size_arrive_whole() {
     for (seed, size) in SIZES.into_iter().enumerate() {
         fs::write(source.join(size.to_string()), tree::pattern(size, seed)).unwrap();
     }
-    let origin = cluster.origin("origin", &source);
+    let origin = cluster.own_mounts("origin", &source, 4);
     let sum = format!(
         "cksum {0}/*; cmp {0}/5000000 {1}/5000000",
         origin.mount().display(),
         source.display()
     );
-    for arguments in [
-        vec!["--trees", "2", "--fan-out", "2"],
-        vec!["--trees", "1", "--fan-out", "1"],
-        vec!["--trees", "4", "--interface", "eth0", "--interface", "eth1"],
-        vec!["--trees", "2", "--fan-out", "2", "--transfer", "rpc"],
+    for (trees, more) in [
+        (1, vec!["--fan-out", "1"]),
+        (2, vec!["--fan-out", "2"]),
+        (4, vec!["--interface", "eth0", "--interface", "eth1"]),
+        (2, vec!["--fan-out", "2", "--transfer", "rpc"]),
     ] {
+        let trees_said = trees.to_string();
+        let arguments = [vec!["--trees", &trees_said], more].concat();
         let what = format!("with {}", arguments.join(" "));
         let job = Job::start(&cluster, &[origin.mount()], Wishes::arguments(&arguments));
         let shell = |shimmed: bool, node| {
@@ -139,7 +140,7 @@ fn files_of_any_size_arrive_whole() {
         origin.reset().unwrap();
         let ended = ranks::run((0..4).map(|node| shell(true, node)).collect());
         ranks::must_equal(&ended, plain, &what);
-        let wrong = origin::read_more_than_once(&origin.counts().unwrap(), &source);
+        let wrong = origin::read_more_than_once(&origin.counts().unwrap(), &source, trees);
         assert!(wrong.is_empty(), "asked more than once {what}: {wrong:#?}");
         job.stop(0).unwrap_or_else(|error| panic!("{error:#}"));
     }

@@ -129,20 +129,17 @@ fn a_host_that_does_not_exist() {
     must_refuse(&cluster, start, &["no-such-host"]);
 }
 
-/// The node is there, but another does not know its name.
+/// The nodes are there, but one of them knows no names.
 #[test]
-fn a_name_that_does_not_resolve_on_one_node() {
+fn names_that_do_not_resolve_on_one_node() {
     let cluster = Cluster::up(3);
-    let unknown = cluster.host(0);
     let hosts = cluster.hosts(3).join(",");
     cluster.shell(
         2,
-        &format!(
-            "grep -v '{unknown}$' /etc/hosts >/tmp/hosts && mount --bind /tmp/hosts /etc/hosts"
-        ),
+        "echo '127.0.0.1 localhost' >/tmp/hosts; mount --bind /tmp/hosts /etc/hosts",
     );
-    let start = start_on(&cluster, &hosts, &["--start-timeout", "5", "--trees", "1"]);
-    must_refuse(&cluster, start, &[&cluster.host(2)]);
+    let start = start_on(&cluster, &hosts, &["--start-timeout", "5"]);
+    must_refuse(&cluster, start, &[&cluster.host(2), "resolve"]);
 }
 
 #[test]

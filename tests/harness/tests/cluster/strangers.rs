@@ -206,6 +206,8 @@ print('closed', len(recorded) > 84)
     );
     assert_eq!(said, "closed True\n");
     must_be_well(&job, &origin, "after a recorded session was played again");
+    relay.kill().unwrap();
+    relay.wait().unwrap();
 }
 
 /// A launcher that changes, by a sed expression, the job that the last of four nodes is given.

@@ -97,7 +97,7 @@ fn everything_once_cold(way: Way) {
         "{}",
         origin::most_touched(&counts)
     );
-    let wrong = origin::read_more_than_once(&counts, python::packages());
+    let wrong = origin::read_more_than_once(&counts, python::packages(), 1);
     assert!(
         wrong.is_empty(),
         "asked of the origin more than once: {wrong:#?}"

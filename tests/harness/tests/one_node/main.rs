@@ -2,6 +2,7 @@
 //! they print without it.
 
 mod changes;
+mod containers;
 mod escapes;
 mod faults;
 mod fixture;

@@ -1,0 +1,116 @@
+//! The whole way with ssh: four nodes, the Python import on each, and nothing left; and what is said
+//! of a node that cannot start.
+
+use crate::fixture::{job, must_leave_nothing, must_start, start, tree};
+use copper_tests::cluster::{Cluster, ranks};
+use copper_tests::compare::Outcome;
+use copper_tests::python;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+#[test]
+fn four_nodes_by_ssh_import_and_leave_nothing() {
+    let cluster = Cluster::up(4);
+    let packages = python::packages();
+    let mut job = job(&cluster, packages);
+    let plain = Outcome::of(&mut job.python(0, false, packages, python::IMPORT));
+    assert!(plain.status.success(), "{plain:?}");
+    let said = must_start(&mut start(&cluster, &job, "ssh"));
+    assert!(said.contains("ready 4/4"), "{said}");
+    job.note_helpers().unwrap();
+    let imports = (0..4).map(|node| job.python(node, true, packages, python::IMPORT));
+    let ended = ranks::run(imports.collect());
+    ranks::must_equal(&ended, &plain, "after a start by ssh");
+    let counters = &job.status_all(3).unwrap()["counters"];
+    let reads = counters["origin_reads"].as_u64().unwrap();
+    let published = counters["published"].as_u64().unwrap();
+    // Every object came to all four nodes, but was read once.
+    assert!(reads > 0 && published > 3 * reads, "{counters}");
+    job.stop(2).unwrap();
+    must_leave_nothing(&cluster, "copper stop");
+}
+
+/// A start that must fail within 10 s, name the second node with all `words`, and leave nothing.
+fn must_name(cluster: &Cluster, mut start: Command, words: &[&str]) {
+    let begun = Instant::now();
+    let outcome = Outcome::of(&mut start);
+    let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
+    assert!(!outcome.status.success(), "{start:?} succeeded: {said}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}: {said}",
+        begun.elapsed()
+    );
+    let line = said.lines().find(|line| line.starts_with(&cluster.host(1)));
+    let line = line.unwrap_or_else(|| panic!("{} is not named: {said}", cluster.host(1)));
+    for word in words {
+        assert!(line.contains(word), "no {word:?} in: {line}");
+    }
+    must_leave_nothing(cluster, &said);
+}
+
+#[test]
+fn a_node_that_cannot_start_is_named_with_its_reason() {
+    let cluster = Cluster::up(3);
+    let tree = tree(&cluster);
+    let job = job(&cluster, &tree);
+
+    let mut listener = cluster
+        .command(1, python::interpreter())
+        .args(["-c", "import socket, sys; s = socket.create_server(('', 23457)); print(flush=True); sys.stdin.read()"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Read::read_exact(listener.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    let mut taken = start(&cluster, &job, "ssh");
+    taken.args(["--port", "23457"]);
+    must_name(&cluster, taken, &["port 23457 is in use"]);
+    drop(listener.stdin.take());
+    listener.wait().unwrap();
+
+    // The store has no room for a single page.
+    cluster.shell(1, "mount -t tmpfs -o size=4k,nr_inodes=1 none /dev/shm");
+    let mut full = start(&cluster, &job, "ssh");
+    full.args(["--store", "/dev/shm"]);
+    must_name(&cluster, full, &["/dev/shm"]);
+    cluster.shell(1, "umount /dev/shm");
+
+    let bin = cluster.place().join("bin");
+    cluster.shell(1, &format!("mount -t tmpfs none {}", bin.display()));
+    must_name(&cluster, start(&cluster, &job, "ssh"), &["copper", "127"]);
+    cluster.shell(1, &format!("umount {}", bin.display()));
+
+    must_start(&mut start(&cluster, &job, "ssh"));
+    assert!(Outcome::of(job.copper(0).arg("stop")).status.success());
+    must_leave_nothing(&cluster, "copper stop");
+}
+
+#[test]
+fn a_start_goes_on_without_nodes_that_may_be_missing() {
+    let cluster = Cluster::up(3);
+    let tree = tree(&cluster);
+    let mut job = job(&cluster, &tree);
+    let bin = cluster.place().join("bin");
+    // Made before it is hidden.
+    cluster.built("copper");
+    cluster.shell(1, &format!("mount -t tmpfs none {}", bin.display()));
+    let mut two = start(&cluster, &job, "ssh");
+    two.args(["--min-nodes", "2"]);
+    let said = must_start(&mut two);
+    assert!(said.contains("ready 2/3"), "{said}");
+    let without = format!("going on without {}", cluster.host(1));
+    assert!(said.contains(&without), "{said}");
+    let mut reading = job.rank(2, "cat");
+    reading.arg(tree.join("file"));
+    assert_eq!(Outcome::of(&mut reading).stdout, b"contents\n");
+    assert_eq!(job.missing(0), [cluster.host(1)]);
+    assert!(Outcome::of(job.copper(0).arg("stop")).status.success());
+    must_leave_nothing(&cluster, "copper stop");
+
+    let mut all = start(&cluster, &job, "ssh");
+    all.args(["--min-fraction", "0.9"]);
+    must_name(&cluster, all, &["127"]);
+    cluster.shell(1, &format!("umount {}", bin.display()));
+    assert!(job.note_helpers().is_err(), "a helper is left");
+}
