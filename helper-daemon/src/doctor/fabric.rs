@@ -92,12 +92,7 @@ fn judge(known: &[String], usable: &[String]) -> Finding {
         usable.join(", ")
     );
     let sockets = preferred.starts_with("tcp");
-    let hardware = ["/sys/class/cxi", "/sys/class/infiniband"];
-    let idle = hardware.into_iter().find(|class| {
-        let devices = fs::read_dir(class).into_iter().flatten();
-        devices.count() > 0
-    });
-    match idle {
+    match fast_network() {
         Some(class) if sockets => Finding::note(
             PROVIDERS,
             format!("{found}; the fast network in {class} would not be used"),
@@ -105,6 +100,13 @@ fn judge(known: &[String], usable: &[String]) -> Finding {
         ),
         _ => Finding::ok(PROVIDERS, found),
     }
+}
+
+/// Where the system lists devices of a fast network, if it has any.
+pub(super) fn fast_network() -> Option<&'static str> {
+    ["/sys/class/cxi", "/sys/class/infiniband"]
+        .into_iter()
+        .find(|class| fs::read_dir(class).is_ok_and(|mut devices| devices.next().is_some()))
 }
 
 /// The libfabric among the mappings of a process.

@@ -28,10 +28,14 @@ fn a_healthy_node_has_no_problem() {
         .filter(|finding| finding["state"] == "problem")
         .collect();
     assert!(
-        problems.iter().all(|problem| problem["check"] == "libcopper.so"),
+        problems
+            .iter()
+            .all(|problem| problem["check"] == "libcopper.so"),
         "{problems:?}"
     );
-    for check in ["glibc", "kernel", "/proc", "store", "view", "runtime", "ports"] {
+    for check in [
+        "glibc", "kernel", "/proc", "store", "view", "runtime", "ports",
+    ] {
         assert_eq!(of_check(&findings, check)["state"], "ok", "{check}");
     }
     let _ = of_check(&findings, "libfabric");
@@ -70,12 +74,22 @@ fn what_a_killed_helper_left_is_noted() {
     let mut helper = stage.start(&[]);
     let output = stage.run(&["doctor", "--json"]);
     let runtime = of_check(&findings(&output), "runtime").clone();
-    assert!(runtime["found"].as_str().expect("text").contains("is running"));
+    assert!(
+        runtime["found"]
+            .as_str()
+            .expect("text")
+            .contains("is running")
+    );
     helper.kill();
     let output = stage.run(&["doctor", "--json"]);
     let runtime = of_check(&findings(&output), "runtime").clone();
     assert_eq!(runtime["state"], "note");
-    assert!(runtime["advice"].as_str().expect("text").contains("copper start"));
+    assert!(
+        runtime["advice"]
+            .as_str()
+            .expect("text")
+            .contains("copper start")
+    );
     // The next one clears up.
     stage.start(&[]).stop();
 }
@@ -88,8 +102,19 @@ fn documents_are_about_what_users_call() {
     assert!(output.status.success());
     let page = |name: &str| fs::read_to_string(place.join("share/man/man1").join(name));
     assert!(page("copper-doctor.1").expect("a page").contains("problem"));
-    assert!(page("copper-start.1").expect("a page").contains("allocation"));
-    assert!(page("copper-join.1").is_err(), "hidden commands have no page");
+    assert!(
+        page("copper-start.1")
+            .expect("a page")
+            .contains("allocation")
+    );
+    assert!(
+        page("copper-join.1").is_err(),
+        "hidden commands have no page"
+    );
     let completion = place.join("share/bash-completion/completions/copper.bash");
-    assert!(fs::read_to_string(completion).expect("there").contains("doctor"));
+    assert!(
+        fs::read_to_string(completion)
+            .expect("there")
+            .contains("doctor")
+    );
 }
