@@ -3,6 +3,7 @@
 
 mod changes;
 mod coexistence;
+mod containers;
 mod escapes;
 mod faults;
 mod fixture;
