@@ -22,7 +22,7 @@ long_test() {
   cargo test --release --locked --test cluster -- --exact --nocapture --include-ignored "$1" 2>&1 |
     tee -a "$log"
 }
-rows() { grep -oE '\|.*\|$|^[0-9]+ nodes: .*' || true; }
+rows() { grep -oE '\|.*\|$|[0-9]+ nodes: \{.*' || true; }
 
 : >"$log"
 say "8 nodes with 4 ranks each"
@@ -44,10 +44,11 @@ $("$(real_python)" -c 'import platform; print(platform.python_version())').
 
 ## Once for all
 
-2, 4 and 8 nodes with 4 ranks each import numpy, scipy.sparse and pandas from a slow origin. Each file
-was opened once and each byte of it read once, each directory listed once; every rank printed what
-a plain run prints; a second start of all ranks made no operation on the origin. What the first start
-asked of the origin:
+2, 4 and 8 nodes with 4 ranks each import numpy, scipy.sparse and pandas from a slow origin that each
+node has mounted for itself. Each byte was read once and each directory listed once; each file was opened
+once, those of several MiB once by the root of each of the two trees that read them. Every rank printed
+what a plain run prints, and a second start of all ranks made no operation on the origin. What the first
+start asked of the origin, all nodes together:
 
 HEADER
   rows <<<"$sharing" | sed 's/^/- /'
@@ -59,9 +60,10 @@ HEADER
 a file of 500 MB, while the fault is done to one node. All ranks printed what a plain run prints, then and
 in a second run after the fault. "Plain" is the time that as many ranks take without Copper, all of
 them on the cores of this one machine; "nothing wrong" what the ranks of a cold job take without a
-fault (each node's copy of the 500 MB is written by the same few cores); "took" the slowest rank's; "named" the time from the ranks' end
-until \`copper status --all\` named the missing node and no other; "back" the time from the end of the fault
-until all nodes were there again (a killed helper stays away).
+fault (each node's copy of the 500 MB is written by the same few cores); "took" the slowest rank's time;
+"named" the time from the ranks' end until \`copper status --all\` named the missing node and no
+other; "back" the time from the end of the fault until all nodes were there again (a killed helper stays
+away).
 
 HEADER
   rows <<<"$faults"

@@ -3,8 +3,8 @@
 
 use crate::original::{hooks, original};
 use crate::session::{self, Session};
-use crate::sys::{self, call, finish};
-use crate::target::Scope;
+use crate::sys::{self, Descriptor, call, finish};
+use crate::target::{Scope, text};
 use copper_core::catalog::reader::Record;
 use core::ffi::{c_char, c_int, c_void};
 use libc::{size_t, ssize_t};
@@ -35,6 +35,40 @@ pub(crate) fn scope_of(session: &Session, descriptor: c_int, origin: &[u8]) -> S
     } else {
         Scope::Prefix
     }
+}
+
+/// The origin's file that a descriptor on the store stands for, opened for reading; `None` where
+/// the descriptor is not on the store, or another file has the name by now.
+pub(crate) fn origin_of(descriptor: c_int) -> Option<Descriptor> {
+    let session = session::known()?;
+    let record = record_of(session, descriptor)?;
+    let origin = sys::open(record.path_terminated().as_ptr().cast(), libc::O_NONBLOCK)?;
+    let now = sys::fstat(origin.number())?;
+    let then = record.attributes();
+    ((now.st_dev, now.st_ino) == (then.device, then.inode)).then_some(origin)
+}
+
+/// Whether a path may lead to an open file by a link of the kernel's, which nothing but the kernel
+/// can follow: `/proc/self/fd/3`, `/dev/stdin`.
+#[inline]
+pub(crate) fn may_be_link_to_open(path: &[u8]) -> bool {
+    [&b"/proc/"[..], b"/dev/fd/", b"/dev/std"]
+        .iter()
+        .any(|leading| path.starts_with(leading))
+}
+
+/// The file of the store that a path leads to by such a link.
+#[inline]
+pub(crate) fn stored_by_link(path: *const c_char) -> Option<Record<'static>> {
+    if !text(path).is_some_and(may_be_link_to_open) {
+        return None;
+    }
+    let session = session::known()?;
+    let status = sys::stat_at(libc::AT_FDCWD, path, 0).ok()?;
+    if status.st_dev != session.store_device {
+        return None;
+    }
+    session.catalog.by_store_inode(status.st_ino)
 }
 
 /// What the catalog says now of the file that `record` was made for; `None` where that was
@@ -69,6 +103,11 @@ pub(crate) fn demote(descriptor: c_int) {
     let Some(opened) = sys::open(path, flags) else {
         return;
     };
+    replace(descriptor, &opened);
+}
+
+/// Puts what `by` is open on in the place of what `descriptor` is open on, under the same number.
+pub(crate) fn replace(descriptor: c_int, by: &Descriptor) {
     // SAFETY: reads the flags of the caller's descriptor, then replaces it in one step.
     unsafe {
         let kept = call!(libc::SYS_fcntl, descriptor, libc::F_GETFD);
@@ -77,7 +116,7 @@ pub(crate) fn demote(descriptor: c_int) {
         } else {
             0
         };
-        call!(libc::SYS_dup3, opened.number(), descriptor, close_on_exec);
+        call!(libc::SYS_dup3, by.number(), descriptor, close_on_exec);
     }
 }
 

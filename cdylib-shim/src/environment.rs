@@ -1,6 +1,7 @@
 //! The environment of programs that are started: where it was cleared or made anew, what names
 //! the shim and its helper is put back into it, unless `COPPER_DISABLE=1` is in it.
 
+use crate::foreign::{preloads, value_of};
 use crate::scratch::{as_bytes, with_scratch, words_for};
 use crate::session::{self, Session};
 use copper_core::location::{DISABLE_VARIABLE, PATHS_VARIABLE, RUNTIME_VARIABLE};
@@ -27,11 +28,6 @@ pub(crate) fn strings(list: List) -> impl Iterator<Item = &'static CStr> {
             Some(string)
         }
     })
-}
-
-/// The value of `name` where `entry` sets it.
-fn value_of<'e>(entry: &'e [u8], name: &str) -> Option<&'e [u8]> {
-    entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
 }
 
 /// What of ours an environment holds.
@@ -67,11 +63,8 @@ impl Scan {
     }
 
     fn preloads_us(&self) -> bool {
-        self.preload.is_some_and(|(_, value)| {
-            value
-                .split(|byte| matches!(byte, b':' | b' '))
-                .any(|library| copper_core::path::split_last(library).1 == LIBRARY)
-        })
+        self.preload
+            .is_some_and(|(_, value)| preloads(value, LIBRARY))
     }
 }
 

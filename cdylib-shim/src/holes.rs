@@ -1,10 +1,9 @@
 //! `lseek` to data and to holes: a hole of a store file that was mapped and read is a hole no more,
 //! so the origin's file is asked where its holes are. All other seeks are the kernel's.
 
-use crate::descriptor::record_of;
+use crate::descriptor::origin_of;
 use crate::original::{hooks, original};
-use crate::session;
-use crate::sys::{self, call, fail, finish};
+use crate::sys::{call, fail, finish};
 use core::ffi::c_int;
 use libc::off_t;
 
@@ -12,14 +11,7 @@ use libc::off_t;
 /// descriptor is not one of ours, or the origin's file cannot be opened.
 #[cold]
 fn on_origin(descriptor: c_int, offset: off_t, whence: c_int) -> Option<isize> {
-    let session = session::known()?;
-    let record = record_of(session, descriptor)?;
-    let origin = sys::open(record.path_terminated().as_ptr().cast(), libc::O_NONBLOCK)?;
-    let status = sys::fstat(origin.number())?;
-    let before = record.attributes();
-    if (status.st_dev, status.st_ino) != (before.device, before.inode) {
-        return None;
-    }
+    let origin = origin_of(descriptor)?;
     // SAFETY: plain arguments; the descriptor is ours.
     Some(unsafe { call!(libc::SYS_lseek, origin.number(), offset, whence) })
 }

@@ -9,6 +9,7 @@ mod access;
 mod ask;
 mod change;
 mod content;
+mod copying;
 mod credentials;
 mod cwd;
 mod descriptor;
@@ -17,9 +18,11 @@ mod entries;
 mod environment;
 mod exec;
 mod filesystem;
+mod foreign;
 mod holes;
 mod links;
 mod loader;
+mod locks;
 mod modify;
 mod open;
 mod original;
@@ -33,6 +36,7 @@ mod stdio;
 mod sys;
 mod target;
 mod temporary;
+mod walk;
 mod walkers;
 
 #[panic_handler]

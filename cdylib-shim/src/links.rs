@@ -1,6 +1,7 @@
 //! `readlink`, `realpath` and their kin; the names that the kernel has for things in the store
 //! are given back as the names that the program used.
 
+use crate::descriptor::may_be_link_to_open;
 use crate::original::{hooks, original};
 use crate::session::{self, Session};
 use crate::sys::{call, fail, finish, set_errno};
@@ -89,7 +90,7 @@ fn read_common(
         Outcome::Absent { errno, .. } => fail(errno) as ssize_t,
         Outcome::Kernel(route) => {
             let (directory, path) = route.of(directory, path);
-            if text(path).is_some_and(|path| path.starts_with(b"/proc/")) {
+            if text(path).is_some_and(may_be_link_to_open) {
                 read_of_process(directory, path, out, room, kernel)
             } else {
                 kernel(directory, path, out, room)
@@ -98,7 +99,7 @@ fn read_common(
     })
 }
 
-/// Links of `/proc` name open files, working directories and programs.
+/// Links of `/proc` (and those of `/dev` that lead there) name open files, working directories and programs.
 #[cold]
 #[inline(never)]
 fn read_of_process(

@@ -5,13 +5,15 @@ use crate::access;
 use crate::ask::tell;
 use crate::change::mode_of;
 use crate::content::open_stored;
+use crate::descriptor::stored_by_link;
 use crate::original::{hooks, original};
 use crate::session;
-use crate::sys::{call, fail, finish};
+use crate::sys::{Descriptor, call, fail, finish};
 use crate::target::{
     Found, Outcome, Place, Route, Scope, at_place_as_named, resolve_place, text, with_place,
     with_target,
 };
+use copper_core::catalog::reader::Record;
 use copper_core::catalog::resolve::Ending;
 use copper_core::path::PATH_MAX;
 use copper_core::request::Operation;
@@ -122,6 +124,13 @@ fn open_found(
     if attributes.is_directory() && flags & O_CREAT != 0 {
         return fail(libc::EISDIR);
     }
+    // Whether these are allowed depends on the owner and on the file system.
+    if attributes.is_directory() && flags & (libc::O_NOATIME | libc::O_DIRECT) != 0 {
+        let opened = by_kernel(found.canonical_route(), directory, path, kernel);
+        if Descriptor::from_result(opened as isize).is_none() {
+            return -1;
+        }
+    }
     let wanted = if descriptor_only {
         libc::X_OK
     } else {
@@ -187,7 +196,10 @@ fn open_for_change(
     kernel: impl Fn(c_int, *const c_char) -> c_int,
 ) -> c_int {
     with_place(directory, path, |place| match place {
-        None => kernel(directory, path),
+        None => match stored_by_link(path) {
+            Some(record) => open_origin_for_change(record, flags, &kernel),
+            None => kernel(directory, path),
+        },
         Some(place) if place.scope == Scope::View && creates_with_slash(path, flags) => {
             refuse_slash(place)
         }
@@ -204,15 +216,38 @@ fn open_for_change(
     })
 }
 
-fn tell_change(place: &Place<'_>, flags: c_int) {
-    let writes = flags & O_ACCMODE != O_RDONLY;
-    let operation = if writes {
-        Operation::Writing
-    } else {
-        Operation::Changed
+/// Opens for a change what a descriptor's link leads to: the store's files are nobody's to write.
+#[cold]
+fn open_origin_for_change(
+    record: Record<'static>,
+    flags: c_int,
+    kernel: &impl Fn(c_int, *const c_char) -> c_int,
+) -> c_int {
+    let Some(session) = session::known() else {
+        return fail(libc::EROFS);
     };
+    if !session.covers(record.path()) {
+        let found = Found::again(session, record, Scope::View);
+        return fail(refusal(&found, flags).unwrap_or(libc::EROFS));
+    }
+    let result = kernel(AT_FDCWD, record.path_terminated().as_ptr());
+    if result >= 0 {
+        tell(session, operation_of(flags), record.path(), b"");
+    }
+    result
+}
+
+fn operation_of(flags: c_int) -> Operation {
+    if flags & O_ACCMODE == O_RDONLY {
+        Operation::Changed
+    } else {
+        Operation::Writing
+    }
+}
+
+fn tell_change(place: &Place<'_>, flags: c_int) {
     if let Some(session) = session::known() {
-        tell(session, operation, place.path, b"");
+        tell(session, operation_of(flags), place.path, b"");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::content::{open_stored, with_stored};
 use crate::descriptor::record_of;
+use crate::foreign::interpreter;
 use crate::links::put_place;
 use crate::session::{self, Session};
 use crate::sys::{self, Descriptor, call};
@@ -130,18 +131,6 @@ fn read_at(file: c_int, out: &mut [u8], offset: u64) -> usize {
     // SAFETY: the room and its length belong together.
     let got = unsafe { call!(libc::SYS_pread64, file, out.as_mut_ptr(), out.len(), offset) };
     usize::try_from(got).unwrap_or(0)
-}
-
-/// The interpreter that a script names in its first line.
-fn interpreter(head: &[u8]) -> Option<&[u8]> {
-    let line = head.strip_prefix(b"#!")?;
-    let start = line.iter().position(|byte| !matches!(byte, b' ' | b'\t'))?;
-    let name = line.get(start..)?;
-    let length = name
-        .iter()
-        .position(|byte| matches!(byte, b' ' | b'\t' | b'\n' | 0))
-        .unwrap_or(name.len());
-    name.get(..length).filter(|name| !name.is_empty())
 }
 
 /// Whether the kernel starts the program with other rights, which makes the loader ignore

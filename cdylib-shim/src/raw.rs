@@ -4,6 +4,7 @@
 //! what clones threads or forks must not return through a frame of ours.
 
 use crate::access::{access, faccessat};
+use crate::copying::{copy_file_range, ioctl};
 use crate::credentials::{group_changing, user_changed};
 use crate::cwd::{chdir, fchdir, getcwd};
 use crate::descriptor::{demote, record_of};
@@ -16,7 +17,9 @@ use crate::filesystem::{
     fgetxattr, flistxattr, fstatfs64, getxattr, inotify_add_watch, lgetxattr, listxattr,
     llistxattr, name_to_handle_at, statfs64,
 };
+use crate::holes::lseek;
 use crate::links::{readlink, readlinkat};
+use crate::locks::{fcntl, flock};
 use crate::modify::{
     chmod, chown, fchmod, fchmodat, fchown, fchownat, fremovexattr, fsetxattr, futimens, futimesat,
     lchown, lremovexattr, lsetxattr, removexattr, setxattr, truncate, utime, utimensat, utimes,
@@ -98,6 +101,11 @@ dispatch! { |number: a, b, c, d, e, f|
     libc::SYS_readlinkat => readlinkat(a as _, b as _, c as _, d);
     libc::SYS_execve => execve(a as _, b as _, c as _);
     libc::SYS_execveat => execveat(a as _, b as _, c as _, d as _, e as _);
+    libc::SYS_lseek => lseek(a as _, b as _, c as _);
+    libc::SYS_copy_file_range => copy_file_range(a as _, b as _, c as _, d as _, e, f as _);
+    libc::SYS_flock => flock(a as _, b as _);
+    libc::SYS_fcntl => fcntl(a as _, b as _, c as _);
+    libc::SYS_ioctl => ioctl(a as _, b as _, c as _);
     libc::SYS_chdir => chdir(a as _);
     libc::SYS_fchdir => fchdir(a as _);
     libc::SYS_getcwd => working_directory(a as _, b);

@@ -3,6 +3,7 @@
 //!
 //! While one thread makes it, and for ever where there is no helper, all calls pass through.
 
+use crate::foreign;
 use crate::sys::{self, Descriptor, call};
 use copper_core::catalog::layout::{self, Alarm, SEGMENTS, header};
 use copper_core::catalog::memory::{Mapping, Segmented, Segments};
@@ -241,18 +242,8 @@ impl Session {
             return;
         };
         // SAFETY: this thread alone makes the session; nobody reads the text before READY.
-        let mut room: &'static mut [u8] = unsafe { &mut *GLOBAL.text.get() };
-        for given in list.split(|&byte| byte == b':') {
-            if given.first() != Some(&b'/') {
-                continue;
-            }
-            let Some(tidied) = path::tidy(given, room) else {
-                continue;
-            };
-            let (text, rest) = room.split_at_mut(tidied.length);
-            room = rest;
-            self.cover(text);
-        }
+        let room: &'static mut [u8] = unsafe { &mut *GLOBAL.text.get() };
+        foreign::absolute_paths(list, room, &mut |prefix| self.cover(prefix));
     }
 
     fn cover(&mut self, prefix: &'static [u8]) {

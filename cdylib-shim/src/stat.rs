@@ -3,7 +3,7 @@
 
 use crate::descriptor::latest;
 use crate::original::{hooks, libc_is_next, original};
-use crate::session;
+use crate::session::{self, Session};
 use crate::sys::{self, call, fail, finish};
 use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Route, is_bad_pointer, with_target};
 use copper_core::attributes::{Attributes, Timestamp};
@@ -77,7 +77,8 @@ fn answer(
     kernel: impl FnOnce(Route) -> c_int,
 ) -> c_int {
     with_target(directory, path, ending, |outcome| match outcome {
-        Outcome::Kernel(route) => kernel(route),
+        // The path may lead to the store through a descriptor: `/proc/self/fd/3`, `/dev/stdin`.
+        Outcome::Kernel(route) => fstat_common(kernel(route), out),
         Outcome::Found(found) if is_bad_pointer(out.cast()) => kernel(found.route),
         Outcome::Found(found) => {
             // SAFETY: the caller's buffer; zeroed first, as the kernel leaves no stale bytes.
@@ -98,6 +99,7 @@ fn raw_fstatat(directory: c_int, path: *const c_char, out: *mut Stat, flags: c_i
 }
 
 /// Gives a store file's descriptor the attributes of the file it stands for.
+#[inline]
 pub(crate) fn translate(out: *mut Stat) {
     if out.is_null() {
         return;
@@ -107,9 +109,13 @@ pub(crate) fn translate(out: *mut Stat) {
     };
     // SAFETY: the kernel has just filled the caller's buffer.
     let status = unsafe { &mut *out };
-    if status.st_dev != session.store_device {
-        return;
+    if status.st_dev == session.store_device {
+        translate_stored(session, status);
     }
+}
+
+#[inline(never)]
+fn translate_stored(session: &'static Session, status: &mut Stat) {
     let Some(record) = session.catalog.by_store_inode(status.st_ino) else {
         return;
     };
@@ -378,7 +384,7 @@ pub(crate) fn statx_common(
     if means_descriptor(path, flags) {
         let result = kernel(directory, path);
         if result == 0 {
-            translate_statx(directory, mask, out);
+            translate_statx(sys::fstat(directory).map(|status| status.st_ino), mask, out);
         }
         return result;
     }
@@ -403,7 +409,12 @@ pub(crate) fn statx_common(
     with_target(directory, path, ending, |outcome| match outcome {
         Outcome::Kernel(route) => {
             let (directory, path) = route.of(directory, path);
-            kernel(directory, path)
+            let result = kernel(directory, path);
+            if result == 0 {
+                // tmpfs always tells the inode.
+                translate_statx(None, mask, out);
+            }
+            result
         }
         Outcome::Found(found) if is_bad_pointer(out.cast()) => {
             let (directory, path) = found.route.of(directory, path);
@@ -421,7 +432,8 @@ pub(crate) fn statx_common(
     })
 }
 
-fn translate_statx(descriptor: c_int, mask: c_uint, out: *mut Statx) {
+/// As [`translate`]; the inode is the answer's own where it is not given.
+fn translate_statx(inode: Option<u64>, mask: c_uint, out: *mut Statx) {
     let Some(session) = session::known() else {
         return;
     };
@@ -431,9 +443,7 @@ fn translate_statx(descriptor: c_int, mask: c_uint, out: *mut Statx) {
     if device != session.store_device {
         return;
     }
-    let Some(inode) = sys::fstat(descriptor).map(|status| status.st_ino) else {
-        return;
-    };
+    let inode = inode.unwrap_or(status.stx_ino);
     let Some(record) = session.catalog.by_store_inode(inode) else {
         return;
     };
@@ -463,4 +473,20 @@ fn fill_statx_changed(out: &mut Statx, record: &Record<'_>, mask: c_uint) {
     }
     fill_statx(out, before, mask);
     out.stx_nlink = links_without_name(before) as u32;
+}
+
+hooks! {
+    fn ftok(path: *const c_char, project: c_int) -> libc::key_t {
+        let mut status = core::mem::MaybeUninit::<Stat>::zeroed();
+        // SAFETY: the caller's path; `status` is filled where the call succeeds.
+        let status = unsafe {
+            if stat(path, status.as_mut_ptr()) != 0 {
+                return -1;
+            }
+            status.assume_init()
+        };
+        // The key that glibc documents: bits of inode, device and project.
+        let (inode, device) = (status.st_ino as u32, status.st_dev as u32);
+        (inode & 0xffff | (device & 0xff) << 16 | (project as u32 & 0xff) << 24) as libc::key_t
+    }
 }

@@ -1,4 +1,4 @@
-//! `fopen` and `freopen`, which open inside libc: a file that is only read is opened by the
+//! `fopen`, `freopen` and `setmntent`, which open inside libc: a file that is only read is opened by the
 //! store's name for it, so that everything else about the stream is libc's own.
 
 use crate::access::grants;
@@ -110,7 +110,8 @@ macro_rules! fopen_hooks {
     )*};
 }
 
-fopen_hooks! { fopen fopen64 _IO_fopen }
+// `setmntent` opens as `fopen` does, whatever else it does to the stream.
+fopen_hooks! { fopen fopen64 _IO_fopen setmntent }
 
 /// Defines the names of `freopen`.
 macro_rules! freopen_hooks {

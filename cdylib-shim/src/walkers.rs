@@ -1,15 +1,14 @@
-//! `glob`, `ftw`, `nftw` and `fts`, which read directories inside libc.
+//! `glob` and `fts`, which read directories inside libc.
 //!
-//! `glob` takes the functions it reads directories with from its caller, and is given ours. The
-//! walkers take the kernel's way to the origin; where the working directory lies in the store
-//! they are first moved to the origin's, so that they see all of it.
+//! `glob` takes the functions it reads directories with from its caller, and is given ours. `fts`
+//! takes the kernel's way to the origin; where the working directory lies in the store it is first
+//! moved to the origin's, so that all of it is seen.
 
-use crate::cwd::leave_store;
 use crate::directory::{closedir, opendir, readdir};
 use crate::original::{hooks, original};
 use crate::session;
 use crate::stat::{lstat, stat};
-use crate::target::text;
+use crate::walk::before_walk;
 use core::ffi::{c_char, c_int, c_void};
 use libc::glob_t as Glob;
 
@@ -74,45 +73,6 @@ macro_rules! glob_hooks {
 }
 
 glob_hooks! { glob glob64 }
-
-/// A walk that begins at a relative path begins at the working directory.
-fn before_walk(root: *const c_char) {
-    if text(root).is_some_and(|root| root[0] != b'/') {
-        leave_store();
-    }
-}
-
-/// Defines the names of `ftw` and `nftw`.
-macro_rules! walk_hooks {
-    ($($simple:ident $name:ident)*) => {$(
-        hooks! {
-            fn $simple(root: *const c_char, visit: *const c_void, depth: c_int) -> c_int {
-                before_walk(root);
-                original!(
-                    fn $simple(root: *const c_char, visit: *const c_void, depth: c_int) -> c_int;
-                    or -1
-                )
-            }
-
-            fn $name(
-                root: *const c_char,
-                visit: *const c_void,
-                depth: c_int,
-                flags: c_int,
-            ) -> c_int {
-                before_walk(root);
-                original!(
-                    fn $name(
-                        root: *const c_char, visit: *const c_void, depth: c_int, flags: c_int,
-                    ) -> c_int;
-                    or -1
-                )
-            }
-        }
-    )*};
-}
-
-walk_hooks! { ftw nftw ftw64 nftw64 }
 
 /// Defines the names of `fts_open`.
 macro_rules! fts_hooks {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::cpus::CpuList;
+use crate::doctor;
 use crate::size;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,14 @@ pub(crate) enum Command {
     Refresh {
         /// The path; everything if it is left out.
         path: Option<PathBuf>,
+    },
+    /// Check whether this node can run Copper; the exit status is 1 where there is a problem.
+    Doctor(doctor::Options),
+    /// Write manual pages and shell completions below a directory, for packages.
+    #[command(hide = true)]
+    Documents {
+        /// The directory.
+        directory: PathBuf,
     },
     /// The helper itself, in the foreground of its own session.
     #[command(hide = true)]

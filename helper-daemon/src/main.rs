@@ -4,6 +4,8 @@ mod cli;
 mod client;
 mod commands;
 mod cpus;
+mod doctor;
+mod documents;
 mod elf;
 mod engine;
 mod environment;
@@ -87,6 +89,8 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Command::Env { lib: true, .. } => commands::print_library()?,
         Command::Env { format, .. } => commands::env(*format)?,
         Command::Refresh { path } => commands::refresh(path.as_deref())?,
+        Command::Doctor(options) => return doctor::run(options),
+        Command::Documents { directory } => documents::write(directory)?,
         Command::Helper(arguments) => helper::run(arguments)?,
     }
     Ok(0)

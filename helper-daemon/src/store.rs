@@ -5,7 +5,7 @@
 //! goes first; a file with several names goes with all of them, since only that frees memory.
 #![forbid(unsafe_code)]
 
-mod place;
+pub(crate) mod place;
 
 pub(crate) use place::{Place, choose, clean_up};
 

@@ -2,6 +2,7 @@
 #include "common.h"
 
 extern char *__getcwd_chk(char *, size_t, size_t);
+extern char *__getwd_chk(char *, size_t);
 
 static char start_directory[PATH_MAX];
 static int root_fd;
@@ -25,6 +26,7 @@ static void print_here(void) {
     printf("\n  getwd ");
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+    printf("%s ", __getwd_chk(buffer, sizeof buffer) ? "found" : "none");
     here = getwd(buffer);
 #pragma GCC diagnostic pop
     if (here) print_path(here);

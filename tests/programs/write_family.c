@@ -1,6 +1,7 @@
 /* Every call that changes something, each on a fresh corner of ROOT: what it says, and what is
  * there afterwards. ROOT must hold what `make_corner` in differential_writes.rs makes. */
 #include "common.h"
+#include <dlfcn.h>
 #include <sys/time.h>
 #include <sys/xattr.h>
 #include <utime.h>
@@ -255,6 +256,39 @@ static void by_relative_paths(void) {
     look_in("relative");
 }
 
+/* The names that programs are seldom linked to. */
+static void by_other_names(void) {
+    struct timespec times[2] = {{1000, 1}, {1000007, 5}};
+    struct timeval old_times[2] = {{1000, 1}, {1000008, 5}};
+    dev_t none = 0;
+    typedef int versioned(int, const char *, mode_t, dev_t *);
+    typedef int versioned_at(int, int, const char *, mode_t, dev_t *);
+    versioned *make_node = (versioned *)dlsym(RTLD_DEFAULT, "__xmknod");
+    versioned_at *make_node_at = (versioned_at *)dlsym(RTLD_DEFAULT, "__xmknodat");
+    TRY(write_text(creat64(at("new/creat64"), 0640), "64"), "new/creat64");
+    TRY(make_node(0, at("new/xmknod"), S_IFIFO | 0600, &none), "new/xmknod");
+    TRY(make_node_at(0, root_fd, "new/xmknodat", S_IFIFO | 0600, &none), "new/xmknodat");
+    TRY(write_text(mkstemp64((char *)at("new/m-XXXXXX")), "temp"));
+    TRY(write_text(mkostemp64((char *)at("new/m-XXXXXX"), O_CLOEXEC), "temp"));
+    TRY(write_text(mkstemps64((char *)at("new/m-XXXXXX.c"), 2), "temp"));
+    TRY(write_text(mkostemps64((char *)at("new/m-XXXXXX.c"), 2, O_CLOEXEC), "temp"));
+    int fd = open(at("file/long"), O_RDONLY);
+    TRY(fchown(fd, getuid(), getgid()), "file/long");
+    TRY(futimens(fd, times), "file/long");
+    TRY(futimes(fd, old_times), "file/long");
+    TRY(fsetxattr(fd, "user.by-fd", "v", 1, 0));
+    TRY(fgetxattr(fd, "user.by-fd", NULL, 0));
+    TRY(fremovexattr(fd, "user.by-fd"));
+    TRY(getxattr(at("file/long"), "user.by-fd", NULL, 0));
+    char name[64];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    TRY(write_text(open(name, O_WRONLY | O_TRUNC), "by its number"), "file/long");
+    TRY(print_text(fopen(name, "a"), " and more"), "file/long");
+    snprintf(name, sizeof name, "/dev/fd/%d", fd);
+    TRY(write_text(open(name, O_WRONLY), "B"), "file/long");
+    if (fd >= 0) close(fd);
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) return 2;
     root = argv[1];
@@ -265,5 +299,6 @@ int main(int argc, char **argv) {
     attributes();
     temporary_names();
     by_relative_paths();
+    by_other_names();
     return 0;
 }

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod ending;
-mod interfaces;
+pub(crate) mod interfaces;
 mod rpc;
 #[cfg(test)]
 mod tests;

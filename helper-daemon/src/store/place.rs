@@ -53,7 +53,8 @@ pub(crate) fn choose(asked: Option<&Path>, budget: Option<u64>) -> Result<Place>
     bail!("{}", refusals.join("\n"))
 }
 
-fn usual_places() -> Vec<PathBuf> {
+/// Where the store is looked for unless the user says where.
+pub(crate) fn usual_places() -> Vec<PathBuf> {
     let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     [
         Some("/dev/shm".into()),
@@ -68,7 +69,7 @@ fn usual_places() -> Vec<PathBuf> {
 }
 
 /// Free bytes of the tmpfs at `directory`, or why it cannot hold the store.
-fn free_space(directory: &Path) -> Result<u64> {
+pub(crate) fn free_space(directory: &Path) -> Result<u64> {
     let shown = directory.display();
     let system = rustix::fs::statfs(directory)
         .with_context(|| format!("{shown} cannot be used; give --store DIR"))?;

@@ -2,6 +2,7 @@
 
 mod commands;
 mod contents;
+mod doctor;
 mod names;
 mod nodes;
 mod support;

@@ -53,6 +53,7 @@ pub(crate) fn call(
 ) -> Command {
     let mut command = session.command(way, program);
     command.arg(session.seen(way, root)).arg(manifest);
+    command.env("OUTSIDE", environment::base());
     if way == Way::View {
         command.env("WITHOUT_MOUNT_FLAGS", "1");
     }
@@ -102,6 +103,7 @@ pub(crate) fn compare(
     reference
         .arg(&root)
         .arg(&manifest)
+        .env("OUTSIDE", environment::base())
         .env("WITHOUT_MOUNT_FLAGS", "1");
     let reference = settle(Outcome::of(&mut origin::read_only(
         tree.scratch.path(),

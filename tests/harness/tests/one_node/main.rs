@@ -2,6 +2,8 @@
 //! they print without it.
 
 mod changes;
+mod coexistence;
+mod containers;
 mod escapes;
 mod faults;
 mod fixture;
@@ -10,3 +12,4 @@ mod random_trees;
 mod reading;
 mod real_programs;
 mod starting;
+mod symbols;

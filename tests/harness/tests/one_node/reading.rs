@@ -109,6 +109,16 @@ fn file_system_queries_as_nobody() {
     compare("query_family", everything, Some(NOBODY));
 }
 
+#[test]
+fn other_names_as_root() {
+    compare("alias_family", not_the_root, None);
+}
+
+#[test]
+fn other_names_as_nobody() {
+    compare("alias_family", not_the_root, Some(NOBODY));
+}
+
 /// The bench itself: a library that is wrong in one way must be found out.
 #[test]
 fn a_wrong_preload_is_found_out() {

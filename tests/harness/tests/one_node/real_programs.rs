@@ -24,14 +24,14 @@ const RUNS: [(Way, &str); 5] = [
     (Way::View, "run in the view, warm"),
 ];
 
-struct Bench {
+pub(crate) struct Bench {
     session: Session,
     scratch: tempfile::TempDir,
     tree: PathBuf,
 }
 
 impl Bench {
-    fn new(tree: &Path) -> Self {
+    pub(crate) fn new(tree: &Path) -> Self {
         let session = Session::start(&[tree]);
         let scratch = environment::scratch();
         // Younger than the tree, older than what the scripts make.
@@ -69,7 +69,7 @@ impl Bench {
     }
 
     /// Runs all scripts every way; fails with the differences of all of them.
-    fn compare(&self, scripts: &[&str]) {
+    pub(crate) fn compare(&self, scripts: &[&str]) {
         let plain: Vec<_> = scripts
             .iter()
             .map(|script| self.run(Way::Plain, script))

@@ -53,6 +53,33 @@ fn descriptors() {
     );
 }
 
+fn telling(user: Option<u32>) {
+    let kept = |path: &[u8]| {
+        let places: [&[u8]; 6] = [
+            b"sizes/",
+            b"sparse/",
+            b"special/",
+            b"attributes/",
+            b"links/hard",
+            b"permissions/file",
+        ];
+        places.iter().any(|place| path.starts_with(place))
+    };
+    fixture::compare(&Awkward::new(), "telling_family", kept, user, |outcome| {
+        outcome
+    });
+}
+
+#[test]
+fn telling_descriptors_as_root() {
+    telling(None);
+}
+
+#[test]
+fn telling_descriptors_as_nobody() {
+    telling(Some(NOBODY));
+}
+
 #[test]
 fn pointers_that_are_none() {
     fixture::compare(
