@@ -15,7 +15,8 @@ if [ "${1:-}" != --demo ]; then
   needed+=(g++:g++ make:make perl:perl rsync:rsync fusermount3:fuse3 file:file cpio:cpio dash:dash
     unshare:util-linux setpriv:util-linux mount:mount ip:iproute2 strace:strace
     mpirun.mpich:mpich mpirun.openmpi:openmpi-bin srun:slurm-client slurmd:slurmd
-    slurmctld:slurmctld munged:munge)
+    slurmctld:slurmctld munged:munge
+    gdb:gdb valgrind:valgrind fakeroot:fakeroot)
 fi
 missing=()
 for pair in "${needed[@]}"; do
@@ -24,6 +25,12 @@ done
 # The tests compare the binding with libfabric's own headers; to run, the library is enough.
 if [ "${1:-}" != --demo ] && [ ! -e /usr/include/rdma/fabric.h ]; then
   missing+=(libfabric-dev)
+fi
+# Allocators that programs preload beside Copper.
+if [ "${1:-}" != --demo ]; then
+  for pair in libjemalloc.so.2:libjemalloc2 libtcmalloc_minimal.so.4:libtcmalloc-minimal4; do
+    [ "$(gcc -print-file-name="${pair%%:*}" 2>/dev/null)" != "${pair%%:*}" ] || missing+=("${pair##*:}")
+  done
 fi
 if ! python3 -m pip --version >/dev/null 2>&1; then
   missing+=(python3-pip)
