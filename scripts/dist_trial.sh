@@ -30,6 +30,7 @@ clean_up() {
     COPPER_RUNTIME_DIR=$place/run "$outside" stop >/dev/null 2>&1 || true
   fi
   rm -rf --one-file-system "$place" "$tree$root_in_tree"
+  if [ -d "$tree$place" ]; then rmdir "$tree$place"; fi
 }
 trap clean_up EXIT
 
