@@ -106,15 +106,17 @@ class Bench:
     def clean(self):
         shutil.rmtree(self.scratch)
 
-    def fabric(self, *arguments, bound):
-        """The provider's own figures, by name."""
+    def fabric(self, raw, *arguments, bound):
+        """Adds one measurement of the provider's own figures, by name; returns who it is."""
         file = self.scratch / "fabric.json"
         taskset = ["taskset", "-c", self.core] if bound else []
-        run([*taskset, self.release / "examples/fabric_bench", "measure", "--json", file, *arguments])
+        program = self.release / "examples/fabric_bench"
+        run([*taskset, program, "measure", "--repeats", "1", "--json", file, *arguments])
         report = json.loads(file.read_text())
         provider = report["providers"][0]
-        figures = {figure["name"]: figure for figure in provider["figures"] + report["memory"]}
-        return f"libfabric {report['libfabric']}, {provider['provider']}", figures
+        for figure in provider["figures"] + report["memory"]:
+            raw.setdefault(figure["name"], []).append(figure)
+        return f"libfabric {report['libfabric']}, {provider['provider']}"
 
     def many(self, name, count, size):
         """A directory of `count` files of `size` bytes each."""
@@ -129,8 +131,7 @@ class Bench:
 
     def round_trips(self):
         """Calls that ask a helper once, and through it others: through 0 to 3 hops."""
-        provider, raw = self.fabric("--repeats", self.rounds, "--mebibytes", 8, bound=True)
-        rows = {}
+        raw, rows = {}, {}
         samples = {size: max(9, min(200, (8 << 20) // size)) for size in SIZES}
         trees = {
             size: self.many(f"size-{size}", self.rounds * samples[size] * CHAIN, size)
@@ -145,21 +146,18 @@ class Bench:
                 job.calls(0, "stat", names[self.rounds * 200:])
                 for size, paths in trees.items():
                     job.calls(0, "open", paths[self.rounds * samples[size]:])
-                for depth in range(CHAIN):
-                    first = names[depth * self.rounds * 200:]
-                    rows[("stat", depth)] = [
-                        job.calls(depth, "stat", first[round * 200:][:200])[0]
-                        for round in range(self.rounds)
-                    ]
-                    for size, paths in trees.items():
-                        count = samples[size]
-                        first = paths[depth * self.rounds * count:]
-                        # Known by name beforehand: only the contents are asked for.
-                        job.calls(depth, "stat", first[:self.rounds * count])
-                        rows[(size, depth)] = [
-                            job.calls(depth, "open", first[round * count:][:count])[0]
-                            for round in range(self.rounds)
-                        ]
+                for round in range(self.rounds):
+                    # Right beside one another: the machine may not stay as quiet as it is.
+                    provider = self.fabric(raw, "--mebibytes", "8", bound=True)
+                    for depth in range(CHAIN):
+                        place = depth * self.rounds + round
+                        fresh = names[place * 200:][:200]
+                        rows.setdefault(("stat", depth), []).append(job.calls(depth, "stat", fresh)[0])
+                        for size, paths in trees.items():
+                            fresh = paths[place * samples[size]:][:samples[size]]
+                            # Known by name beforehand: only the contents are asked for.
+                            job.calls(depth, "stat", fresh)
+                            rows.setdefault((size, depth), []).append(job.calls(depth, "open", fresh)[0])
         self.print_round_trips(provider, raw, rows)
 
     def print_round_trips(self, provider, raw, rows):
@@ -173,7 +171,7 @@ class Bench:
         print("|---|" + "---:|" * 7)
         for what in ["stat", *SIZES]:
             size = 64 if what == "stat" else what
-            own = 2 * raw[f"half round trip, {size} B, sleeping"]["median"]
+            own = 2 * median_of(raw, f"half round trip, {size} B, sleeping")
             cells = [statistics.median(rows[(what, depth)]) * 1e6 for depth in range(CHAIN)]
             name = "stat of a new name" if what == "stat" else f"open of a new file of {show(what)}"
             first, further = cells[1] / own, (cells[3] - cells[1]) / 2 / own
@@ -188,15 +186,15 @@ class Bench:
 
     def gigabyte(self):
         """One file of 1 GiB, known to the root, opened on a node one or three hops below."""
-        provider, raw = self.fabric("--repeats", max(3, self.rounds // 2), "--mebibytes", 1024, bound=False)
         file = self.scratch / "gigabyte"
         with open(file, "wb") as sink:
             block = os.urandom(8 << 20)
             for _ in range(GIB // len(block)):
                 sink.write(block)
-        rates, cpu = {1: [], 3: []}, {1: [], 3: []}
+        raw, rates, cpu = {}, {1: [], 3: []}, {1: [], 3: []}
         with Nodes(CHAIN, self.scratch) as nodes:
             for _ in range(self.rounds):
+                provider = self.fabric(raw, "--mebibytes", "1024", bound=False)
                 for depth in [1, 3]:
                     with Job(self, nodes, self.scratch, "--trees", "1", "--fan-out", "1") as job:
                         job.calls(0, "open", [file])
@@ -224,16 +222,15 @@ class Bench:
              "reads of 1024 KiB into tmpfs: ring of buffers and pwrite"),
         ]
         for name, key in names:
-            figure = raw[key]
-            print(f"| {name} | {figure['median']:.2f} | {figure.get('cpu_seconds_per_gigabyte', 0):.2f} |")
+            cpu_per_gigabyte = median_of(raw, key, "cpu_seconds_per_gigabyte")
+            print(f"| {name} | {median_of(raw, key):.2f} | {cpu_per_gigabyte:.2f} |")
         medians = {}
         for depth in [1, 3]:
             rate = statistics.median(rates[depth])
             per_hop = statistics.median(cpu[depth]) / (GIB / 1e9)
             medians[depth] = (rate, per_hop)
             print(f"| Copper, through depth {depth} | {rate:.2f} | {per_hop:.2f} |")
-        own = raw[names[1][1]]["median"]
-        best = raw[names[2][1]]["median"]
+        own, best = median_of(raw, names[1][1]), median_of(raw, names[2][1])
         ratios = {
             "one hop to raw reads into fresh tmpfs": medians[1][0] / own,
             "one hop to raw reads the best way": medians[1][0] / best,
@@ -316,6 +313,10 @@ class Bench:
         print(f"\n### Idle\n\n{count} helpers for {seconds} s: {statistics.median(share):.3f} % of a core each "
               f"(median), {max(share):.3f} % at most.")
         self.report["idle_percent"] = share
+
+
+def median_of(raw, name, field="median"):
+    return statistics.median(figure[field] for figure in raw[name])
 
 
 def processor_seconds(pid):
