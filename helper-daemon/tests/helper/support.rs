@@ -53,8 +53,10 @@ impl Stage {
 
     /// The command, with everything set for this stage.
     pub(crate) fn copper(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(COPPER);
+        // Whoever runs the tests may have signals ignored, which shells then cannot trap.
+        let mut command = Command::new("env");
         command
+            .args(["--default-signal=INT,QUIT,HUP,TERM", COPPER])
             .args(arguments)
             .env("COPPER_RUNTIME_DIR", self.runtime())
             .env("COPPER_VIEW", self.view())

@@ -7,6 +7,7 @@
 mod faults;
 mod fixture;
 mod freshness;
+mod guessing;
 mod jobs;
 mod nodes;
 mod origin_faults;
