@@ -358,7 +358,8 @@ fn run_hands_signals_on() {
             "trap 'echo got {number}; exit 3' {number}; touch {}; for i in $(seq 200); do sleep 0.05; done",
             ready.display()
         );
-        let mut run = place.run(&["sh", "-c", &script]);
+        // Whoever runs the tests may have signals ignored, which a shell then cannot trap.
+        let mut run = place.run(&["env", "--default-signal", "sh", "-c", &script]);
         let run = run.stdout(Stdio::piped()).spawn().unwrap();
         assert!(
             wait_until(Duration::from_secs(10), || ready.exists()),

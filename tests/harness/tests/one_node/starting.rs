@@ -186,8 +186,16 @@ fn the_test_programs_compile() {
     for entry in fs::read_dir(environment::sources()).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
-        if path.extension().is_some_and(|extension| extension == "c") && name != "broken_preload" {
-            environment::program(name);
+        if path.extension().is_none_or(|extension| extension != "c") {
+            continue;
+        }
+        match name {
+            library if library.ends_with("_preload") => {
+                environment::program(&format!("{library}.so"));
+            }
+            program => {
+                environment::program(program);
+            }
         }
     }
 }
