@@ -151,11 +151,22 @@ static inline void start(int argc, char **argv) {
     setvbuf(stdout, NULL, _IOFBF, 1 << 16);
 }
 
+/* The machine may be short of processes for a moment; a child that is never made must be seen. */
+static inline pid_t fork_patiently(void) {
+    pid_t child = fork();
+    for (int tries = 0; child < 0 && tries < 100; tries++) {
+        usleep(20000);
+        child = fork();
+    }
+    if (child < 0) printf("no child: %s\n", strerror(errno));
+    return child;
+}
+
 /* Runs in a child, so that what the calls change of the process does not outlive the case. */
 #define IN_CHILD(...)                                                                              \
     do {                                                                                           \
         fflush(stdout);                                                                            \
-        pid_t child_ = fork();                                                                     \
+        pid_t child_ = fork_patiently();                                                           \
         if (child_ == 0) {                                                                         \
             __VA_ARGS__;                                                                           \
             fflush(stdout);                                                                        \
