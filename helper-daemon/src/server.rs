@@ -323,6 +323,11 @@ impl<'a> Server<'a> {
                 let status = self.report.status(self.engine);
                 self.answer(token, Outcome::Known, status.as_bytes());
             }
+            Operation::Survey => {
+                let (wish, _) = client.take_paths();
+                self.set_deadline(token, Some(now + SIGN_OF_LIFE));
+                self.engine.survey(token, &wish);
+            }
             Operation::StopAll if self.engine.is_in_job() => {
                 self.set_deadline(token, Some(now + SIGN_OF_LIFE));
                 self.ender = Some(token);

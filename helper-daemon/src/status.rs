@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::size::show;
+use copper_core::tree::Counters;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
@@ -58,6 +59,44 @@ pub(crate) struct PeersStatus {
     pub(crate) frames_rejected: u64,
     /// Bytes of files fetched from them.
     pub(crate) bytes_fetched: u64,
+}
+
+/// How all helpers of a job are, as JSON for programs.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct Survey {
+    /// Nodes of the job.
+    pub(crate) nodes: u32,
+    /// Trees that they form.
+    pub(crate) trees: u16,
+    /// Children of a node in a tree.
+    pub(crate) fan_out: u32,
+    /// Hops from a root to the farthest node.
+    pub(crate) depth: u32,
+    /// Nodes that answered.
+    pub(crate) reached: u32,
+    /// Those that are ready.
+    pub(crate) ready: u32,
+    /// Ranks of those that did not answer, as far as they were named.
+    pub(crate) missing: Vec<u32>,
+    /// How many more did not.
+    pub(crate) unnamed: u32,
+    /// What all of them have counted.
+    pub(crate) counters: Counters,
+    /// How long it took to ask.
+    pub(crate) seconds: f64,
+}
+
+/// How all helpers of a job ended, as JSON for programs.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct Stopped {
+    /// Nodes of the job.
+    pub(crate) nodes: u32,
+    /// Those whose helpers have ended.
+    pub(crate) ended: u32,
+    /// Ranks of those that were lost, as far as they were named.
+    pub(crate) lost: Vec<u32>,
 }
 
 /// What is cached.

@@ -4,9 +4,9 @@
 use crate::client::connect;
 use crate::job::Job;
 use crate::runtime::Runtime;
+use crate::status::{Stopped, Survey};
 use anyhow::{Context, Result, ensure};
 use copper_core::request::Operation;
-use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,70 +18,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SHORTEST_WAIT: f64 = 0.5;
 /// Long enough for a helper to give up those that are silent, in seconds.
 const ABSENT_WAIT: f64 = 5.0;
-
-/// How all helpers are.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub(crate) struct Survey {
-    /// Nodes of the job.
-    pub(crate) nodes: u32,
-    /// Those that answered.
-    pub(crate) reached: u32,
-    /// Those that are ready.
-    pub(crate) ready: u32,
-    /// Ranks of those that did not answer, as far as they were named.
-    pub(crate) missing: Vec<u32>,
-    /// How many more did not.
-    pub(crate) unnamed: u32,
-    /// What all of them have counted.
-    pub(crate) counters: Counters,
-    /// How long it took to ask.
-    pub(crate) seconds: f64,
-}
-
-/// What helpers count.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub(crate) struct Counters {
-    /// Attributes, links and listings read from the origin.
-    pub(crate) origin_looks: u64,
-    /// Files read from the origin.
-    pub(crate) origin_reads: u64,
-    /// Questions to other helpers.
-    pub(crate) asks: u64,
-    /// Questions that were not answered in time.
-    pub(crate) timeouts: u64,
-    /// Objects that became known.
-    pub(crate) published: u64,
-    /// Parts of long files that travelled.
-    pub(crate) chunks: u64,
-    /// Helpers that were lost.
-    pub(crate) losses: u64,
-    /// Messages that were not sent.
-    pub(crate) dropped: u64,
-    /// Messages and peers that were not believed.
-    pub(crate) refused: u64,
-}
-
-/// How all helpers ended.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Stopped {
-    /// Nodes of the job.
-    pub(crate) nodes: u32,
-    /// Those whose helpers have ended.
-    pub(crate) ended: u32,
-    /// Ranks of those that were lost, as far as they were named.
-    pub(crate) lost: Vec<u32>,
-}
-
-impl Stopped {
-    /// How many neither ended nor were named as lost.
-    pub(crate) fn unnamed(&self) -> u32 {
-        let lost = u32::try_from(self.lost.len()).unwrap_or(u32::MAX);
-        self.nodes.saturating_sub(self.ended.saturating_add(lost))
-    }
-}
 
 /// Asks all helpers how they are; waits up to `seconds` for their answers. The answer is the JSON
 /// of a [`Survey`].
@@ -156,11 +92,8 @@ pub(crate) fn stop_all(runtime: &Runtime) -> Result<Option<Stopped>> {
     let Some(body) = connection.ask(Operation::StopAll, b"")? else {
         return Ok(None);
     };
-    let mut stopped: Stopped = serde_json::from_slice(&body)
+    let stopped = serde_json::from_slice(&body)
         .context("the helper's answer cannot be read; is it of another version?")?;
-    // Several nodes may have lost the same one.
-    stopped.lost.sort_unstable();
-    stopped.lost.dedup();
     Ok(Some(stopped))
 }
 
@@ -197,6 +130,14 @@ pub(crate) fn shape(job: &Job) -> String {
     )
 }
 
+impl Stopped {
+    /// How many neither ended nor were named as lost.
+    pub(crate) fn unnamed(&self) -> u32 {
+        let lost = u32::try_from(self.lost.len()).unwrap_or(u32::MAX);
+        self.nodes.saturating_sub(self.ended.saturating_add(lost))
+    }
+}
+
 impl Survey {
     /// Whether every node is ready.
     pub(crate) fn all_ready(&self) -> bool {
@@ -228,7 +169,7 @@ impl Survey {
                 counters.origin_looks, counters.origin_reads
             ),
             format!(
-                "asked     {} questions to other nodes, {} of them not answered in time",
+                "asked     {} requests on all nodes, {} of them not answered in time",
                 counters.asks, counters.timeouts
             ),
             format!(

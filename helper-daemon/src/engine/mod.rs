@@ -185,9 +185,7 @@ impl Engine {
     pub(crate) fn ask(&mut self, token: Token, operation: Operation, paths: [&[u8]; 2]) {
         self.tally.note(operation);
         let [first, second] = paths.map(|path| self.origin_path(path));
-        let Some(first) =
-            first.or_else(|| (operation == Operation::Survey).then(|| b"/"[..].into()))
-        else {
+        let Some(first) = first else {
             self.reply(token, Outcome::Refused);
             return;
         };
@@ -199,11 +197,11 @@ impl Engine {
             Operation::Changed => Goal::Changed(self.changed(first, second)),
             Operation::Writing => Goal::Changed(self.opened_for_writing(first)),
             Operation::Refresh => Goal::Changed(self.refreshed(first)),
-            Operation::Survey => {
-                self.survey(token, paths[0]);
-                return;
-            }
-            Operation::StopAll | Operation::Status | Operation::Stop | Operation::Attach => {
+            Operation::Survey
+            | Operation::StopAll
+            | Operation::Status
+            | Operation::Stop
+            | Operation::Attach => {
                 self.reply(token, Outcome::Refused);
                 return;
             }

@@ -8,6 +8,7 @@
 
 use super::{MESSAGE_TIME, Peers};
 use crate::fabric::Rank;
+use crate::status::Stopped;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -21,17 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const LINGER: Duration = Duration::from_millis(150);
 /// Most lost helpers that are named.
 const MOST_LOST: usize = 64;
-
-/// What became of the helpers of a job.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Ended {
-    /// Helpers of the job.
-    pub(crate) nodes: u32,
-    /// Helpers that end, this one included.
-    pub(crate) ended: u32,
-    /// Helpers that were lost meanwhile, by rank.
-    pub(crate) lost: Vec<Rank>,
-}
 
 #[derive(Serialize, Deserialize)]
 enum Say {
@@ -51,7 +41,7 @@ pub(super) struct Ending {
     going: HashSet<Rank>,
     deadline: Instant,
     done: bool,
-    ended: Ended,
+    ended: Stopped,
 }
 
 impl Ending {
@@ -73,7 +63,7 @@ impl Peers {
     }
 
     /// Whether the job is being ended and this helper may end now, and what became of the others.
-    pub(crate) fn ended(&mut self) -> Option<Ended> {
+    pub(crate) fn ended(&mut self) -> Option<Stopped> {
         let now = Instant::now();
         let ending = self.ending.as_mut()?;
         let heard = ending.waiting.is_empty() && ending.going.is_empty();
@@ -110,7 +100,7 @@ impl Peers {
             going: HashSet::new(),
             deadline: Instant::now() + PATIENCE,
             done: false,
-            ended: Ended {
+            ended: Stopped {
                 nodes: self.topology.nodes(),
                 ended: 1,
                 lost: Vec::new(),

@@ -63,10 +63,8 @@ pub(super) struct Tree {
     aside: HashMap<Object, Arc<Aside>>,
     /// Room set aside in the store for files that are on their way.
     rooms: HashMap<Object, u64>,
-    /// Whether there are other nodes.
-    several: bool,
     /// What came attached to the message that is being handled, and the body's object if it is one.
-    attached: Option<(Option<Object>, Vec<u8>)>,
+    attached: Option<(Option<Object>, Arc<[u8]>)>,
     bodies: Bodies,
     mounts: Mounts,
     patiences: Patiences,
@@ -86,7 +84,7 @@ pub(super) enum Body {
     Long(Box<Opened>),
     NoFile,
     /// As it came from another node.
-    Wire(Vec<u8>),
+    Wire(Arc<[u8]>),
 }
 
 impl Tree {
@@ -110,7 +108,6 @@ impl Tree {
             arrived: None,
             aside: HashMap::new(),
             rooms: HashMap::new(),
-            several: topology.nodes() > 1,
             attached: None,
             bodies: Bodies::default(),
             mounts: Mounts::default(),
@@ -168,7 +165,7 @@ impl Tree {
 
     /// Whether the job has other nodes.
     pub(super) fn has_others(&self) -> bool {
-        self.several
+        self.topology.nodes() > 1
     }
 
     /// Whether a file is on its way.
@@ -426,7 +423,7 @@ impl Engine {
             Kind::Content => {
                 self.drop_content(path);
                 // Another node's file brought its attributes with it.
-                if self.tree.several {
+                if self.tree.has_others() {
                     self.retire_here(path);
                 }
             }
@@ -437,7 +434,7 @@ impl Engine {
     /// Forgets what the catalog derived from what is no longer true. On one node that was done when
     /// the change was told.
     fn drop_changed(&mut self, change: &Change) {
-        if !self.tree.several {
+        if !self.tree.has_others() {
             return;
         }
         let told = self.touched.len();

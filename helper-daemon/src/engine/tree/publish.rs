@@ -49,7 +49,7 @@ impl Engine {
                 Ok(())
             }
         };
-        if self.tree.several {
+        if self.tree.has_others() {
             // What this node learns is no news to the others.
             self.touched.truncate(told);
         }
@@ -218,7 +218,7 @@ impl Engine {
     /// How an answer of the origin travels; `None` where nobody else is to have it.
     pub(in crate::engine) fn encode_said(&mut self, said: &Said) -> Option<Vec<u8>> {
         match said {
-            Said::Present(attributes, target) if self.tree.several => {
+            Said::Present(attributes, target) if self.tree.has_others() => {
                 Some(self.tree.mounts.encode_entry(attributes, target))
             }
             _ => None,
@@ -232,7 +232,7 @@ impl Engine {
         listed: &Listed,
         said: &[(usize, Said)],
     ) -> Option<Vec<u8>> {
-        if !self.tree.several {
+        if !self.tree.has_others() {
             return None;
         }
         let mut all: Vec<Option<Said>> = vec![None; listed.names.len()];

@@ -3,33 +3,18 @@
 
 use super::{Event, NOBODY, Waiter};
 use crate::engine::{Engine, Reply, Token};
+use crate::status::Survey;
 use copper_core::request::Outcome;
-use copper_core::tree::{Counters, Report};
-use serde::Serialize;
+use copper_core::tree::Report;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 /// A client waits no longer than this.
 const LONGEST: Duration = Duration::from_secs(50);
 
-/// What came of a survey.
-#[derive(Serialize)]
-struct Survey<'a> {
-    nodes: u32,
-    trees: u16,
-    fan_out: u32,
-    depth: u32,
-    reached: u32,
-    ready: u32,
-    missing: &'a [u32],
-    unnamed: u32,
-    counters: &'a Counters,
-    seconds: f64,
-}
-
 impl Engine {
     /// Asks all nodes how they are, for a client: `now SECONDS` or `ready SECONDS`.
-    pub(in crate::engine) fn survey(&mut self, token: Token, wish: &[u8]) {
+    pub(crate) fn survey(&mut self, token: Token, wish: &[u8]) {
         let Some((until_ready, patience)) = parse(wish) else {
             self.reply(token, Outcome::Refused);
             return;
@@ -57,17 +42,17 @@ impl Engine {
             self.advance(waiter.0);
             return;
         };
-        let topology = self.peers.as_ref().map(|peers| peers.topology());
+        let topology = &self.tree.topology;
         let survey = Survey {
-            nodes: topology.map_or(1, |topology| topology.nodes()),
-            trees: topology.map_or(1, |topology| topology.trees()),
-            fan_out: topology.map_or(1, |topology| topology.fan_out()),
-            depth: topology.map_or(0, |topology| topology.depth()),
+            nodes: topology.nodes(),
+            trees: topology.trees(),
+            fan_out: topology.fan_out(),
+            depth: topology.depth(),
             reached: report.reached,
             ready: report.ready,
-            missing: &report.missing,
+            missing: report.missing.clone(),
             unnamed: report.unnamed,
-            counters: &report.counters,
+            counters: report.counters,
             seconds: asked.elapsed().as_secs_f64(),
         };
         self.replies.push(Reply {

@@ -50,13 +50,13 @@ impl Engine {
                 return;
             }
         };
-        let record = carries(&message);
-        if let Some(record) = record {
-            let body = Body::Wire(attachment.to_vec());
-            self.tree.arrived = Some((record.object.clone(), body));
+        let object = carries(&message).map(|record| record.object.clone());
+        let attachment: Arc<[u8]> = attachment.into();
+        if let Some(object) = &object {
+            let body = Body::Wire(attachment.clone());
+            self.tree.arrived = Some((object.clone(), body));
         }
-        let object = record.map(|record| record.object.clone());
-        self.tree.attached = Some((object, attachment.to_vec()));
+        self.tree.attached = Some((object, attachment));
         if let (Message::Release { request }, Some(peers)) = (&message, &mut self.peers) {
             peers.withdraw(from, request.get());
         }
@@ -100,7 +100,7 @@ impl Engine {
         if let Some((Some(arrived), bytes)) = &self.tree.attached
             && arrived == object
         {
-            return Some(bytes.clone());
+            return Some(bytes.to_vec());
         }
         let body = match object.kind() {
             Kind::Content => return self.file_body(record),

@@ -179,6 +179,17 @@ impl<'a> Job<'a> {
         self.on_node(node, false, program.as_ref())
     }
 
+    /// The sums of all files in `directory`, as `node` sees them with or without the shim.
+    pub fn checksums(&self, node: usize, shimmed: bool, directory: &Path) -> Command {
+        let mut shell = if shimmed {
+            self.rank(node, "sh")
+        } else {
+            self.plain(node, "sh")
+        };
+        shell.args(["-c", "cksum \"$0\"/*"]).arg(directory);
+        shell
+    }
+
     /// Python on a node as a rank of this job, or plain; it finds packages in `packages`.
     pub fn python(&self, node: usize, shimmed: bool, packages: &Path, code: &str) -> Command {
         let mut command = self.on_node(node, shimmed, python::interpreter().as_os_str());

@@ -4,12 +4,13 @@
 use crate::fixture::{
     DELAY, ONE_TREE, Part, SMALL_IMPORT, imports, node_of, packages, plain_import,
 };
-use copper_tests::cluster::ranks;
+use copper_tests::cluster::ranks::{self, Ended};
 use copper_tests::cluster::{Cluster, Job, Wishes};
 use copper_tests::compare::Outcome;
 use copper_tests::python;
 use slow_origin::{Fault, FaultKind, Operation, SlowOrigin};
 use std::fs;
+use std::time::Duration;
 
 const NODES: usize = 4;
 
@@ -73,6 +74,17 @@ fn packages_and_roots_own(cluster: &Cluster) -> (SlowOrigin, SlowOrigin, usize) 
     (all, own, root)
 }
 
+/// All ranks have printed what a plain run prints, and none took much longer than one `takes`.
+fn must_be_in_time(ended: &[Ended], plain: &Outcome, takes: Duration, what: &str) {
+    ranks::must_equal(ended, plain, what);
+    let took = ranks::longest(ended);
+    assert!(
+        took < 2 * takes + DELAY,
+        "the import {what} took {took:?}, plain {takes:?}"
+    );
+    println!("{what}: {took:.1?}, plain {takes:.1?}");
+}
+
 /// Only the root cannot read: the other nodes' ranks do not notice.
 fn roots_origin(kind: FaultKind) {
     let cluster = Cluster::up(NODES);
@@ -86,13 +98,7 @@ fn roots_origin(kind: FaultKind) {
         .map(|node| job.python(node, true, all.mount(), SMALL_IMPORT));
     let ended = ranks::run(commands.collect());
     let what = format!("while the root's origin answers {kind:?}");
-    ranks::must_equal(&ended, &plain, &what);
-    let took = ranks::longest(&ended);
-    assert!(
-        took < 2 * takes + DELAY,
-        "the import {what} took {took:?}, plain {takes:?}"
-    );
-    println!("{what}: {took:.1?}, plain {takes:.1?}");
+    must_be_in_time(&ended, &plain, takes, &what);
     own.clear_faults().unwrap();
     let ended = ranks::run(imports(&job, all.mount(), 1, SMALL_IMPORT));
     ranks::must_equal(&ended, &plain, "after the root's origin recovered");
@@ -130,13 +136,7 @@ fn tmpfs_full_on_one_node() {
         );
         let ended = ranks::run(imports(&job, origin.mount(), 1, SMALL_IMPORT));
         let what = format!("with the memory of the {part:?} full");
-        ranks::must_equal(&ended, &plain, &what);
-        let took = ranks::longest(&ended);
-        assert!(
-            took < 2 * takes + DELAY,
-            "the import {what} took {took:?}, plain {takes:?}"
-        );
-        println!("{what}: {took:.1?}, plain {takes:.1?}");
+        must_be_in_time(&ended, &plain, takes, &what);
         cluster.shell(
             full,
             "rm /dev/shm/ballast; mount -o remount,size=8g /dev/shm",
@@ -161,17 +161,12 @@ fn a_file_larger_than_the_memory_of_all() {
     fs::write(source.join("small"), "small\n").unwrap();
     let origin = cluster.origin("origin", &source);
     let job = Job::start(&cluster, &[origin.mount()], Wishes::arguments(&ONE_TREE));
-    let read = |shimmed: bool, node| {
-        let mut shell = if shimmed {
-            job.rank(node, "sh")
-        } else {
-            job.plain(node, "sh")
-        };
-        shell.args(["-c", "cksum \"$0\"/*"]).arg(origin.mount());
-        shell
-    };
-    let plain = Outcome::of(&mut read(false, 0));
-    let ended = ranks::run((0..NODES).map(|node| read(true, node)).collect());
+    let plain = Outcome::of(&mut job.checksums(0, false, origin.mount()));
+    let ended = ranks::run(
+        (0..NODES)
+            .map(|node| job.checksums(node, true, origin.mount()))
+            .collect(),
+    );
     ranks::must_equal(&ended, &plain, "of a file larger than the stores");
     assert!(job.missing(0).is_empty());
     job.stop(0).unwrap_or_else(|error| panic!("{error:#}"));

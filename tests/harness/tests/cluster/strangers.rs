@@ -37,18 +37,13 @@ fn wishes() -> Wishes {
 /// All nodes of the job are there and serve what the origin has.
 fn must_be_well(job: &Job<'_>, origin: &SlowOrigin, what: &str) {
     job.refresh(0, origin.mount());
-    let shell = |shimmed: bool, node: usize| {
-        let mut shell = if shimmed {
-            job.rank(node, "sh")
-        } else {
-            job.plain(node, "sh")
-        };
-        shell.args(["-c", "cksum \"$0\"/*"]).arg(origin.mount());
-        shell
-    };
-    let plain = Outcome::of(&mut shell(false, 0));
+    let plain = Outcome::of(&mut job.checksums(0, false, origin.mount()));
     assert!(plain.status.success(), "{plain:?}");
-    let ended = ranks::run((0..job.nodes()).map(|node| shell(true, node)).collect());
+    let ended = ranks::run(
+        (0..job.nodes())
+            .map(|node| job.checksums(node, true, origin.mount()))
+            .collect(),
+    );
     ranks::must_equal(&ended, &plain, what);
     assert!(job.missing(0).is_empty(), "nodes are missing {what}");
 }
