@@ -20,8 +20,8 @@
 #   -v DIR     the view (default $COPPER_VIEW or /tmp/$USER/copper)    copper start --view
 #   -s SECONDS, -F FILE, -a FILE   accepted and not needed: the start says by itself when all
 #              helpers are ready, and they find each other without an address book
-#   -E MS      accepted: what is absent stays absent until a program of the job makes it, or until
-#              copper refresh
+#   -E MS      how long a name is taken for absent, in milliseconds (default: until a program of the
+#              job makes it, or until copper refresh)                  copper start --absence-lifetime
 #   -P, -N NUMBER, -A, -I SECONDS  accepted: there is no profile; see copper status --all --json
 set -euo pipefail
 
@@ -75,6 +75,7 @@ trees=1
 largest=10M
 cpus=
 network=
+absences=
 view=
 while getopts ':l:t:d:T:M:E:PN:AI:s:b:F:a:n:v:h' option; do
   case "$option" in
@@ -89,7 +90,7 @@ while getopts ':l:t:d:T:M:E:PN:AI:s:b:F:a:n:v:h' option; do
     d) logs=$OPTARG ;;
     T) trees=$OPTARG ;;
     M) largest=$OPTARG ;;
-    E) warn "-E: what is absent does not expire; after a change from outside run copper refresh" ;;
+    E) absences=$OPTARG ;;
     P | N | A | I)
       warn "-$option: there is no profile yet; copper status --all --json counts what is done"
       ;;
@@ -120,6 +121,9 @@ elif has_default_processors; then
 fi
 if [ -n "$network" ]; then
   arguments+=(--provider "$network")
+fi
+if [ -n "$absences" ]; then
+  arguments+=(--absence-lifetime "$absences")
 fi
 if [ -n "$view" ]; then
   arguments+=(--view "$view")

@@ -9,6 +9,7 @@
 //! - [`catalog`]: the node's shared-memory index and how a path is resolved in it
 //! - [`store`]: where a store file lies
 //! - [`request`]: what the shim asks its helper over the local socket
+//! - [`user_ids`]: user and group numbers as a user namespace has them
 //! - [`tree`]: the cooperative tree as a state machine
 #![no_std]
 
@@ -23,3 +24,4 @@ pub mod path;
 pub mod request;
 pub mod store;
 pub mod tree;
+pub mod user_ids;

@@ -52,6 +52,11 @@ pub enum Operation {
     Survey = 20,
     /// End the helpers of all nodes; the reply's body is JSON.
     StopAll = 21,
+    /// Give the descriptors of the helper's memory, for a process that may not open it by path: that
+    /// of the catalog, to read, and that of the alarm page, in one `SCM_RIGHTS` message with the
+    /// reply. The body is what the helper's numbers of users, then of groups, are in the process's
+    /// user namespace ([`IdMap`](crate::user_ids::IdMap)).
+    Memory = 22,
     /// Stay as long as this connection is open (a helper that `copper run` started ends when the
     /// last such connection closes).
     Attach = 19,
@@ -63,7 +68,7 @@ impl Operation {
         use Operation::*;
         [
             Resolve, Listing, Content, Closure, Changed, Writing, Refresh, Status, Stop, Attach,
-            Survey, StopAll,
+            Survey, StopAll, Memory,
         ]
         .into_iter()
         .find(|operation| *operation as u16 == number)
@@ -88,6 +93,9 @@ pub enum Outcome {
 pub const REQUEST_LENGTH: usize = 20;
 /// Length of a reply's header.
 pub const REPLY_LENGTH: usize = 12;
+
+/// Length of the body of a reply to [`Operation::Memory`].
+pub const MEMORY_BODY_LENGTH: usize = 2 * crate::user_ids::MAP_LENGTH;
 
 /// The fixed part of a request; the paths follow, the second right behind the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,6 +23,7 @@ mod holes;
 mod links;
 mod loader;
 mod locks;
+mod memory;
 mod modify;
 mod open;
 mod original;

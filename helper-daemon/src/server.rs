@@ -3,6 +3,7 @@
 //! It waits without a timer when nothing is outstanding.
 
 mod client;
+mod handover;
 mod idleness;
 
 use crate::engine::{Engine, Token};
@@ -10,6 +11,7 @@ use crate::shared_memory::AlarmPage;
 use anyhow::{Context, Result};
 use client::{Client, Progress};
 use copper_core::request::{Operation, Outcome};
+pub(crate) use handover::Handover;
 use idleness::Idleness;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -77,6 +79,7 @@ pub(crate) struct Server<'a> {
     epoll: OwnedFd,
     listener: &'a UnixListener,
     listening: bool,
+    handover: Handover,
     alarm: &'a AlarmPage,
     engine: &'a mut Engine,
     report: &'a dyn Report,
@@ -100,6 +103,7 @@ impl<'a> Server<'a> {
         listener: &'a UnixListener,
         signals: &OwnedFd,
         endings: Endings,
+        handover: Handover,
         alarm: &'a AlarmPage,
         engine: &'a mut Engine,
         report: &'a dyn Report,
@@ -133,6 +137,7 @@ impl<'a> Server<'a> {
             epoll,
             listener,
             listening: true,
+            handover,
             alarm,
             engine,
             report,
@@ -322,6 +327,10 @@ impl<'a> Server<'a> {
             Operation::Status => {
                 let status = self.report.status(self.engine);
                 self.answer(token, Outcome::Known, status.as_bytes());
+            }
+            Operation::Memory => {
+                self.handover.answer(client.socket());
+                self.drop_client(token);
             }
             Operation::Survey => {
                 let (wish, _) = client.take_paths();

@@ -8,6 +8,7 @@
 //! However many tasks wait for an object, it is asked for once: the tree's node sees to that.
 #![forbid(unsafe_code)]
 
+mod absences;
 mod change;
 mod closure;
 mod content;
@@ -24,6 +25,7 @@ use crate::origin::OriginPath;
 use crate::origin::work::Origin;
 use crate::peers::{self, Peers};
 use crate::store::Store;
+use absences::Absences;
 use anyhow::Context;
 use copper_core::catalog::memory::Whole;
 use copper_core::catalog::resolve::Walk;
@@ -34,6 +36,7 @@ use copper_core::tree::{Object, Topology};
 use scope::Covered;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tally::Tally;
 use tree::Tree;
 use written::Written;
@@ -107,6 +110,8 @@ pub(crate) struct Policy {
     pub(crate) directory_limit: usize,
     /// Larger files are left to the origin, in bytes.
     pub(crate) largest: u64,
+    /// How long absences are believed; until something changes where there is no limit.
+    pub(crate) absence_lifetime: Option<Duration>,
 }
 
 /// The engine: catalog, store and origin, and the tasks that need them.
@@ -129,6 +134,8 @@ pub(crate) struct Engine {
     by_name: HashSet<OriginPath>,
     /// Directories that are known whole.
     complete: HashSet<OriginPath>,
+    /// Where absences are believed for a limited time.
+    absences: Option<Absences>,
     written: Written,
     /// The names of files that have several, by device and inode.
     linked: HashMap<(u64, u64), Vec<OriginPath>>,
@@ -153,6 +160,8 @@ impl Engine {
             Some(peers) => Tree::new(peers.topology(), peers.rank(), peers::incarnation())?,
             None => Tree::new(Topology::fitted(1, 1, 1)?, 0, std::process::id())?,
         };
+        let lifetime = policy.absence_lifetime;
+        let absences = lifetime.map(|lifetime| Absences::new(lifetime, tree.topology()));
         Ok(Engine {
             writer,
             covered: Covered::new(&policy, store.root()),
@@ -168,6 +177,7 @@ impl Engine {
             replies: Vec::new(),
             by_name: HashSet::new(),
             complete: HashSet::new(),
+            absences,
             written,
             linked: HashMap::new(),
             needs: HashMap::new(),
@@ -201,7 +211,8 @@ impl Engine {
             | Operation::StopAll
             | Operation::Status
             | Operation::Stop
-            | Operation::Attach => {
+            | Operation::Attach
+            | Operation::Memory => {
                 self.reply(token, Outcome::Refused);
                 return;
             }

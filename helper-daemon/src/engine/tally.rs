@@ -31,7 +31,8 @@ impl Tally {
             | Operation::Stop
             | Operation::StopAll
             | Operation::Survey
-            | Operation::Attach => return,
+            | Operation::Attach
+            | Operation::Memory => return,
         };
         *counter += 1;
     }

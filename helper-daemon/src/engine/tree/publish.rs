@@ -55,7 +55,7 @@ impl Engine {
         }
         self.tree.keep_published(queued, &record.object);
         match done {
-            Ok(()) => {}
+            Ok(()) => self.note_absences(record),
             Err(Unpublished::Full) => self.note_full(),
             Err(Unpublished::Body) => {
                 let failed = Event::StoreFailed(record.object.clone());
