@@ -5,6 +5,7 @@ use crate::cwd::{Left, is_in_store, leave_store};
 use crate::descriptor::{demote, record_of};
 use crate::environment::{List, brings_shim, strings, with_environment};
 use crate::original::{hooks, original};
+use crate::process::environment;
 use crate::program::{is_script, takes_preload, with_program};
 use crate::scratch::with_scratch;
 use crate::session;
@@ -152,14 +153,6 @@ fn start(program: Start) -> c_int {
     })
 }
 
-fn environ() -> List {
-    unsafe extern "C" {
-        static environ: List;
-    }
-    // SAFETY: reading the pointer that libc keeps.
-    unsafe { environ }
-}
-
 /// Where programs are searched for when there is no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 
@@ -281,14 +274,14 @@ hooks! {
         if session::known().is_none() {
             return original!(fn execv(path: *const c_char, arguments: List) -> c_int; or -1);
         }
-        start(Start::new(path, arguments, environ()))
+        start(Start::new(path, arguments, environment()))
     }
 
     fn execvp(name: *const c_char, arguments: List) -> c_int {
         if session::known().is_none() {
             return original!(fn execvp(name: *const c_char, arguments: List) -> c_int; or -1);
         }
-        search_with_environment(name, arguments, environ())
+        search_with_environment(name, arguments, environment())
     }
 
     fn execvpe(name: *const c_char, arguments: List, environment: List) -> c_int {
