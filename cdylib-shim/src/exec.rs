@@ -10,6 +10,7 @@ use crate::program::{is_script, takes_preload, with_program};
 use crate::scratch::with_scratch;
 use crate::session;
 use crate::stat::means_descriptor;
+use crate::stored_program::start_stored;
 use crate::sys::{self, call, fail, finish};
 use crate::target::proc_link;
 use copper_core::path::{NAME_MAX, PATH_MAX};
@@ -39,6 +40,14 @@ impl Start {
 
     /// Starts the program; returns where that fails.
     fn now(self) -> c_int {
+        if self.directory == AT_FDCWD && self.flags == 0 {
+            let before = sys::errno();
+            let start = &mut |path, arguments, environment| {
+                Start::new(path, arguments, environment).in_fitting_directory()
+            };
+            start_stored(self.path, self.arguments, self.environment, start);
+            sys::set_errno(before);
+        }
         with_program(self.directory, self.path, &mut |program| match program {
             Err(errno) => fail(errno),
             Ok((directory, path)) => Start {

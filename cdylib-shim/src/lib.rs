@@ -35,6 +35,7 @@ mod session;
 mod spawn;
 mod stat;
 mod stdio;
+mod stored_program;
 mod sys;
 mod target;
 mod temporary;

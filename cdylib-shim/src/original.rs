@@ -54,6 +54,8 @@ unsafe extern "C" {
 #[ctor::ctor(unsafe)]
 fn prepare() {
     look_up_all();
+    crate::stored_program::take_name();
+    crate::environment::keep_audit();
     crate::session::known();
 }
 
