@@ -103,6 +103,17 @@ pub unsafe extern "C" fn la_objopen(
     0
 }
 
+/// Notes that a library goes.
+///
+/// # Safety
+/// To be called by the dynamic loader.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn la_objclose(cookie: *const usize) -> c_uint {
+    // SAFETY: the cookie is what la_objopen has put there.
+    search::closed(unsafe { *cookie });
+    0
+}
+
 /// Notes that the program is about to start.
 ///
 /// # Safety

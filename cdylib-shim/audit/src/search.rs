@@ -85,6 +85,19 @@ pub(crate) fn opened(map: *const LinkMap, namespace: c_long) -> usize {
     count + 1
 }
 
+/// Forgets a library, which the loader is about to unload.
+pub(crate) fn closed(number: usize) {
+    let index = number.wrapping_sub(1);
+    if let Some(place) = STATE
+        .loaded
+        .get(index)
+        .filter(|_| index < STATE.count.get())
+    {
+        let map = core::ptr::null();
+        place.set(Loaded { map, ..place.get() });
+    }
+}
+
 /// The program itself.
 const PROGRAM: usize = 1;
 
@@ -101,7 +114,7 @@ impl Requester {
         let count = STATE.count.get();
         let index = number.checked_sub(1).filter(|&index| index < count)?;
         let Loaded { map, asked_by } = STATE.loaded.get(index)?.get();
-        // SAFETY: whoever asks, or made somebody ask, is loaded.
+        // SAFETY: what the loader has unloaded has no map here any more.
         let map = unsafe { map.as_ref()? };
         Some(Requester {
             number,

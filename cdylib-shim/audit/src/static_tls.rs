@@ -68,19 +68,22 @@ fn is_alone() -> bool {
     session::variable(VARIABLE).is_some_and(|value| !value.contains(&b':'))
 }
 
-/// More segments than any sound file has.
-const SEGMENTS_MAX: u16 = 64;
+/// As much of a file as holds all that is looked for, in nearly all libraries.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Head {
+    header: libc::Elf64_Ehdr,
+    segments: [libc::Elf64_Phdr; 20],
+}
 
 /// The length of a library's thread-local memory, as its file says.
 fn size_of_tls(map: &LinkMap) -> Option<u64> {
     let flags = libc::O_RDONLY | libc::O_NONBLOCK;
     let opened = sys::open(map.name_terminated().cast(), flags)?;
-    let header: libc::Elf64_Ehdr = read_plain(opened.number(), 0)?;
-    let mut segments = (0..header.e_phnum.min(SEGMENTS_MAX)).map_while(|index| {
-        let length = size_of::<libc::Elf64_Phdr>() as u64;
-        let at = header.e_phoff.checked_add(u64::from(index) * length)?;
-        read_plain::<libc::Elf64_Phdr>(opened.number(), at)
-    });
+    let head: Head = read_plain(opened.number(), 0)?;
+    let count = usize::from(head.header.e_phnum);
+    let follow = head.header.e_phoff == size_of::<libc::Elf64_Ehdr>() as u64;
+    let mut segments = head.segments.iter().take(count).filter(|_| follow);
     let tls = segments.find(|segment| segment.p_type == libc::PT_TLS)?;
     tls.p_memsz.checked_add(tls.p_align)
 }
@@ -88,7 +91,7 @@ fn size_of_tls(map: &LinkMap) -> Option<u64> {
 /// Plain records of the ELF format: any bytes make one.
 pub(crate) trait Plain {}
 impl Plain for libc::Elf64_Ehdr {}
-impl Plain for libc::Elf64_Phdr {}
+impl Plain for Head {}
 
 /// Reads a record from a file.
 pub(crate) fn read_plain<T: Plain>(file: core::ffi::c_int, offset: u64) -> Option<T> {
