@@ -4,8 +4,9 @@
 //! closes nothing of ours. After one silence the process stops asking, and the alarm page tells
 //! all others; the helper clears that when it is back.
 
+use crate::process::{errno, now_ms, set_errno};
 use crate::session::{Session, runtime_path};
-use crate::sys::{self, Descriptor, call};
+use crate::sys::{Descriptor, call};
 use copper_core::catalog::layout::Alarm;
 use copper_core::request::{
     self, Operation, Outcome, PATIENCE_IN_ALL_MS, PATIENCE_MS, REPLY_LENGTH, ReplyHeader,
@@ -29,7 +30,7 @@ pub(crate) fn ask(session: &Session, operation: Operation, path: &[u8], second: 
     if GAVE_UP.load(Ordering::Relaxed) || silent.load(Ordering::Relaxed) != 0 {
         return Outcome::PassThrough;
     }
-    let errno = sys::errno();
+    let before = errno();
     let outcome = exchange(session, operation, path, second).unwrap_or_else(|failure| {
         GAVE_UP.store(true, Ordering::Relaxed);
         if matches!(failure, Failure::Silent) {
@@ -37,7 +38,7 @@ pub(crate) fn ask(session: &Session, operation: Operation, path: &[u8], second: 
         }
         Outcome::PassThrough
     });
-    sys::set_errno(errno);
+    set_errno(before);
     outcome
 }
 
@@ -72,16 +73,6 @@ fn exchange(
             outcome => return Ok(outcome),
         }
     }
-}
-
-fn now_ms() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the vDSO fills `time`; libc's clock_gettime is async-signal-safe.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
 fn connect(session: &Session, started: u64) -> Result<Descriptor, Failure> {

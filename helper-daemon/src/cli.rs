@@ -1,6 +1,7 @@
 //! The command line of `copper`.
 #![forbid(unsafe_code)]
 
+use crate::audit;
 use crate::cpus::CpuList;
 use crate::doctor;
 use crate::size;
@@ -61,6 +62,15 @@ pub(crate) enum Command {
         /// For whom.
         #[arg(long, value_name = "FORMAT", default_value = "sh")]
         format: Format,
+        /// Whether the dynamic loader takes libraries from Copper at a program's start, and along
+        /// absolute search paths (libcopper-audit.so by LD_AUDIT).
+        #[arg(
+            long,
+            value_name = "WHEN",
+            default_value = "auto",
+            conflicts_with = "lib"
+        )]
+        audit: audit::When,
     },
     /// Forget what is known of a path and of all below it, or of everything.
     Refresh {
@@ -75,6 +85,13 @@ pub(crate) enum Command {
         /// The directory.
         directory: PathBuf,
     },
+    /// Become another program, for `copper run`: under the shim, which finds programs that are
+    /// covered.
+    #[command(hide = true)]
+    Exec(Exec),
+    /// Time calls between libraries in this process.
+    #[command(hide = true)]
+    AuditProbe,
     /// The helper itself, in the foreground of its own session.
     #[command(hide = true)]
     Helper(Helper),
@@ -250,6 +267,18 @@ pub(crate) struct Run {
     /// How the helper is to be, if one must be started.
     #[command(flatten)]
     pub(crate) service: Service,
+    /// Whether the dynamic loader takes libraries from Copper at a program's start, and along
+    /// absolute search paths (libcopper-audit.so by LD_AUDIT).
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) audit: audit::When,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// `copper exec`.
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<OsString>,

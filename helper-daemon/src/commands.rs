@@ -3,6 +3,7 @@
 
 pub(crate) mod survey;
 
+use crate::audit;
 use crate::cli::{Format, Service};
 use crate::client::connect;
 use crate::environment;
@@ -215,13 +216,14 @@ pub(crate) fn print_library() -> Result<()> {
 }
 
 /// `copper env`.
-pub(crate) fn env(format: Format) -> Result<()> {
+pub(crate) fn env(format: Format, audit: audit::When) -> Result<()> {
     let runtime = Runtime::make()?;
     let covered: Vec<Vec<u8>> = match ask_status(&runtime)? {
         Some((status, _)) => status.covered.into_iter().map(String::into_bytes).collect(),
         None => Vec::new(),
     };
-    let variables = environment::variables(&runtime, &covered)?;
+    let audit = audit::wanted(&runtime, audit)?;
+    let variables = environment::variables(&runtime, &covered, audit.as_deref())?;
     print(&launch_line::text(format, &variables)?)
 }
 

@@ -1,5 +1,6 @@
 //! The `copper` command.
 
+mod audit;
 mod cli;
 mod client;
 mod commands;
@@ -87,10 +88,12 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Command::Join(member) => return start::join::join_as_told(member),
         Command::Leave(member) => return start::join::leave_as_told(member),
         Command::Env { lib: true, .. } => commands::print_library()?,
-        Command::Env { format, .. } => commands::env(*format)?,
+        Command::Env { format, audit, .. } => commands::env(*format, *audit)?,
         Command::Refresh { path } => commands::refresh(path.as_deref())?,
         Command::Doctor(options) => return doctor::run(options),
         Command::Documents { directory } => documents::write(directory)?,
+        Command::Exec(arguments) => return Ok(run::become_command(&arguments.command)),
+        Command::AuditProbe => audit::run_probe()?,
         Command::Helper(arguments) => helper::run(arguments)?,
     }
     Ok(0)

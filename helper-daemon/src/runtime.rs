@@ -8,6 +8,7 @@
 //! | `catalog`, `alarm` | links to the helper's sealed memory, made last |
 //! | `job` | the job this helper is one of, with its key (mode 0600) |
 //! | `store`, `view` | texts that name what a dead helper left to be cleaned up |
+//! | `audit` | what was measured of the audit library |
 #![forbid(unsafe_code)]
 
 use crate::job::JOB_FILE;
@@ -30,6 +31,7 @@ pub(crate) struct Runtime {
 }
 
 const STARTING: &str = "starting";
+const AUDIT: &str = "audit";
 /// How often the directory is tried to be made while ending helpers remove it.
 const TRIES: usize = 100;
 
@@ -164,6 +166,11 @@ impl Runtime {
         self.file(request::SOCKET)
     }
 
+    /// What was measured of the audit library.
+    pub(crate) fn audit(&self) -> PathBuf {
+        self.file(AUDIT)
+    }
+
     fn open_lock(&self, name: &str) -> Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         rustix::fs::open(self.file(name), flags, Mode::RUSR | Mode::WUSR)
@@ -279,6 +286,7 @@ impl Runtime {
     /// The same, for whoever holds the starting lock and knows that there is no helper.
     pub(crate) fn remove_as_starter(&self) {
         self.remove_job();
+        let _ = fs::remove_file(self.audit());
         let _ = fs::remove_file(self.file("lock"));
         let _ = fs::remove_file(self.file(STARTING));
         let _ = fs::remove_dir(&self.directory);

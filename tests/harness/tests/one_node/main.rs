@@ -8,6 +8,7 @@ mod escapes;
 mod faults;
 mod fixture;
 mod lifecycle;
+mod loading;
 mod random_trees;
 mod reading;
 mod real_programs;
