@@ -52,6 +52,9 @@ pub enum Operation {
     Survey = 20,
     /// End the helpers of all nodes; the reply's body is JSON.
     StopAll = 21,
+    /// Say what was obtained, from where and how fast, and what was left to the origin; the reply's
+    /// body is JSON. The path is the greatest number of objects to name.
+    Journal = 32,
     /// Stay as long as this connection is open (a helper that `copper run` started ends when the
     /// last such connection closes).
     Attach = 19,
@@ -63,7 +66,7 @@ impl Operation {
         use Operation::*;
         [
             Resolve, Listing, Content, Closure, Changed, Writing, Refresh, Status, Stop, Attach,
-            Survey, StopAll,
+            Survey, StopAll, Journal,
         ]
         .into_iter()
         .find(|operation| *operation as u16 == number)

@@ -19,12 +19,14 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-const NO_HELPER: &str = "no helper of yours is running for this job; start one with: copper start";
+/// What to say where there is no helper.
+pub(crate) const NO_HELPER: &str =
+    "no helper of yours is running for this job; start one with: copper start";
 
 const NONE_TO_STOP: &[u8] = b"no helper of yours is running for this job\n";
 
 /// How long `copper status --all` waits for the other nodes, in seconds.
-const SURVEY_TIME: u32 = 5;
+pub(crate) const SURVEY_TIME: u32 = 5;
 
 /// Prints on standard output.
 pub(crate) fn print(text: &[u8]) -> Result<()> {
@@ -134,7 +136,8 @@ pub(crate) fn how_to_use(status: &Status, to_see: &str) -> String {
     )
 }
 
-fn running() -> Result<Runtime> {
+/// The runtime directory of this user and job, which may hold a running helper.
+pub(crate) fn running() -> Result<Runtime> {
     Runtime::find()?.context(NO_HELPER)
 }
 

@@ -4,9 +4,12 @@ use crate::cli;
 use crate::cpus;
 use crate::engine::{Engine, Policy};
 use crate::job::Job;
+use crate::journal::Journal;
+use crate::log;
 use crate::origin::work::Origin;
 use crate::peers::Peers;
-use crate::runtime::{Note, Runtime, own_uid};
+use crate::profile::{Profile, Recorder};
+use crate::runtime::{Note, Runtime, host_name, own_uid};
 use crate::server::{End, Endings, Report, Server};
 use crate::shared_memory::{AlarmPage, CatalogMemory};
 use crate::status::{Memory, Status};
@@ -96,6 +99,25 @@ impl Report for Reporter {
         engine.fill_status(&mut status);
         serde_json::to_string(&status).unwrap_or_default()
     }
+
+    fn profile(&self, engine: &Engine, most: &[u8]) -> Vec<u8> {
+        let most = std::str::from_utf8(most).ok();
+        let most = most
+            .and_then(|most| most.parse().ok())
+            .unwrap_or(usize::MAX);
+        serde_json::to_vec(&self.profile_of(engine, most)).unwrap_or_default()
+    }
+}
+
+impl Reporter {
+    fn profile_of(&self, engine: &Engine, most: usize) -> Profile {
+        let status = serde_json::from_str(&self.status(engine));
+        Profile::new(
+            &host_name(),
+            status.unwrap_or_default(),
+            engine.journal(most),
+        )
+    }
 }
 
 fn resident_bytes() -> u64 {
@@ -108,6 +130,14 @@ fn resident_bytes() -> u64 {
 
 /// Runs the helper; tells the starter how that went.
 pub(crate) fn run(arguments: &cli::Helper) -> Result<()> {
+    let ended = run_to_end(arguments, Instant::now());
+    if let Err(error) = &ended {
+        tracing::error!(target: log::FATAL, "{error:#}");
+    }
+    ended
+}
+
+fn run_to_end(arguments: &cli::Helper, began: Instant) -> Result<()> {
     let starter = arguments.starter.map(|descriptor| {
         // SAFETY: the starter gave this descriptor to us for this very purpose.
         unsafe { OwnedFd::from_raw_fd(descriptor) }
@@ -130,7 +160,7 @@ pub(crate) fn run(arguments: &cli::Helper) -> Result<()> {
         tell(BUSY);
         bail!("there is a helper already; use it, or run: copper stop");
     };
-    let started = Started::new(arguments, &runtime);
+    let started = Started::new(arguments, &runtime, began);
     match started {
         Ok(started) => started.serve(starter, arguments),
         Err(error) => {
@@ -151,12 +181,13 @@ struct Started {
     listener: UnixListener,
     view: View,
     store: PathBuf,
+    recorder: Option<Recorder>,
     reporter: Reporter,
     signals: OwnedFd,
 }
 
 impl Started {
-    fn new(arguments: &cli::Helper, runtime: &Runtime) -> Result<Started> {
+    fn new(arguments: &cli::Helper, runtime: &Runtime, began: Instant) -> Result<Started> {
         let signals = crate::signals::block_for_helper()?;
         prepare_process(&arguments.service)?;
         // Clearing up what a dead helper left takes the description along.
@@ -165,6 +196,8 @@ impl Started {
         let peers = job.map(|(job, rank)| join_job(job?, rank, runtime));
         let peers = peers.transpose()?;
         let service = &arguments.service;
+        let recorder = Recorder::new(&service.profile)?;
+        let journal = Journal::new(began, service.profile.kept_objects());
         let covered = covered_prefixes(&service.cover)?;
         let view_directory = view::directory(service.view.as_deref())?;
         runtime.note(Note::View, &view_directory)?;
@@ -196,7 +229,7 @@ impl Started {
             };
             let writer = Writer::create(memory, &identity)?;
             let origin = Origin::new(service.threads.into()).context("cannot make an eventfd")?;
-            let engine = Engine::new(writer, store, origin, policy, peers)?;
+            let engine = Engine::new(writer, store, origin, policy, peers, journal)?;
             let listener = listen(runtime)?;
             Ok((engine, catalog, alarm, listener))
         };
@@ -215,6 +248,7 @@ impl Started {
             listener,
             view,
             store: root,
+            recorder,
             reporter: Reporter {
                 runtime: runtime.clone(),
                 view: view_directory,
@@ -232,7 +266,16 @@ impl Started {
         if let Some(starter) = &starter {
             let _ = rustix::io::write(starter, READY);
         }
-        tracing::info!(runtime = %runtime.directory().display(), "serving");
+        tracing::info!(
+            runtime = %runtime.directory().display(),
+            store = %self.store.display(),
+            view = %self.reporter.view.display(),
+            "set up"
+        );
+        self.engine.note_serving();
+        if let Some(recorder) = &self.recorder {
+            recorder.begin_snapshots(&runtime)?;
+        }
         let mut server = Server::new(
             &self.listener,
             &self.signals,
@@ -248,6 +291,13 @@ impl Started {
         )?;
         let end = server.serve();
         tracing::info!(?end, "ending");
+        if let Some(recorder) = &self.recorder {
+            let profile =
+                server.with_engine(|engine| self.reporter.profile_of(engine, recorder.wanted()));
+            if let Err(error) = recorder.write_last(profile) {
+                tracing::error!("the profile was not written: {error:#}");
+            }
+        }
         server.stop_engine();
         runtime.clear();
         remove_store(&self.store);

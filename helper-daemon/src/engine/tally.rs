@@ -31,6 +31,7 @@ impl Tally {
             | Operation::Stop
             | Operation::StopAll
             | Operation::Survey
+            | Operation::Journal
             | Operation::Attach => return,
         };
         *counter += 1;

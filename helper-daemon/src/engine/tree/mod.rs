@@ -24,6 +24,7 @@ mod traffic;
 mod wire;
 
 use super::{Engine, Token, Wanted};
+use crate::journal::Reason;
 use crate::origin::copy::{Aside, Copy, Opened, version_of};
 use crate::origin::snapshot::Batches;
 use crate::origin::work::Extent;
@@ -218,6 +219,7 @@ impl Engine {
         if self.tree.node.lookup(&object).is_some() {
             self.tree.events.push_back(Event::Evicted(object.clone()));
         }
+        self.journal.asked(&object);
         self.tree.events.push_back(Event::Ask {
             waiter: Waiter(token),
             object,
@@ -320,6 +322,10 @@ impl Engine {
 
     fn ask_origin(&mut self, id: RequestId, request: OriginRequest) {
         match request {
+            OriginRequest::Look { ref object } => self.journal.asked_origin(object),
+            OriginRequest::Read { .. } => {}
+        }
+        match request {
             OriginRequest::Look { object } => match object.kind() {
                 Kind::Directory => {
                     let limit = self.policy.directory_limit;
@@ -403,8 +409,14 @@ impl Engine {
             Answer::Known(_) => self.advance(token),
             Answer::Failed { .. } | Answer::TimedOut | Answer::Busy | Answer::NoSpace => {
                 tracing::debug!(?object, ?answer, "left to the origin");
-                if self.tasks.remove(&token).is_some() {
-                    self.reply(token, Outcome::PassThrough);
+                if let Some(task) = self.tasks.remove(&token) {
+                    let why = match answer {
+                        Answer::NoSpace => Reason::NoRoom,
+                        Answer::Failed { .. } => Reason::Refused,
+                        _ => Reason::TimedOut,
+                    };
+                    self.pass_goal(&task, why);
+                    self.finish(token, &task, Outcome::PassThrough);
                 }
             }
         }

@@ -1,0 +1,4 @@
+//! stub
+pub(crate) fn run(_: &crate::cli::Top) -> anyhow::Result<()> {
+    Ok(())
+}
