@@ -9,7 +9,7 @@ use crate::peers::Peers;
 use crate::runtime::{Note, Runtime, own_uid};
 use crate::server::{End, Endings, Report, Server};
 use crate::shared_memory::{AlarmPage, CatalogMemory};
-use crate::status::{Memory, Status};
+use crate::status::Status;
 use crate::store::{self, Store};
 use crate::view::{self, View};
 use anyhow::{Context, Result, bail, ensure};
@@ -86,24 +86,12 @@ impl Report for Reporter {
                 .map(|prefix| String::from_utf8_lossy(prefix).into_owned())
                 .collect(),
             runtime_dir: self.runtime.directory().display().to_string(),
-            memory: Memory {
-                resident_bytes: resident_bytes(),
-                ..Memory::default()
-            },
             uptime_seconds: self.started.elapsed().as_secs(),
             ..Status::default()
         };
         engine.fill_status(&mut status);
         serde_json::to_string(&status).unwrap_or_default()
     }
-}
-
-fn resident_bytes() -> u64 {
-    let pages = fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok())
-        .unwrap_or(0);
-    pages * rustix::param::page_size() as u64
 }
 
 /// Runs the helper; tells the starter how that went.
