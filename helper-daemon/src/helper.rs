@@ -12,7 +12,7 @@ use crate::profile::{Profile, Recorder};
 use crate::runtime::{Note, Runtime, host_name, own_uid};
 use crate::server::{End, Endings, Report, Server};
 use crate::shared_memory::{AlarmPage, CatalogMemory};
-use crate::status::{Memory, Status};
+use crate::status::Status;
 use crate::store::{self, Store};
 use crate::view::{self, View};
 use anyhow::{Context, Result, bail, ensure};
@@ -89,10 +89,6 @@ impl Report for Reporter {
                 .map(|prefix| String::from_utf8_lossy(prefix).into_owned())
                 .collect(),
             runtime_dir: self.runtime.directory().display().to_string(),
-            memory: Memory {
-                resident_bytes: resident_bytes(),
-                ..Memory::default()
-            },
             uptime_seconds: self.started.elapsed().as_secs(),
             ..Status::default()
         };
@@ -118,14 +114,6 @@ impl Reporter {
             engine.journal(most),
         )
     }
-}
-
-fn resident_bytes() -> u64 {
-    let pages = fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok())
-        .unwrap_or(0);
-    pages * rustix::param::page_size() as u64
 }
 
 /// Runs the helper; tells the starter how that went.

@@ -33,8 +33,8 @@ use bodies::Bodies;
 use copper_core::path::split_last;
 use copper_core::request::Outcome;
 use copper_core::tree::{
-    Action, Answer, Change, Event, Kind, Node, Object, OriginReply, OriginRequest, Plan, Record,
-    RequestId, Settings, Time, Topology, TopologyError, Waiter,
+    Action, Answer, Change, Counters, Event, Kind, Node, Object, OriginReply, OriginRequest, Plan,
+    Record, RequestId, Settings, Time, Topology, TopologyError, Waiter,
 };
 use mounts::Mounts;
 use patience::Patiences;
@@ -162,6 +162,11 @@ impl Tree {
 
     fn now(&self) -> Time {
         Time::default().after(self.started.elapsed())
+    }
+
+    /// What the node has counted.
+    pub(super) fn counters(&self) -> &Counters {
+        self.node.counters()
     }
 
     /// Whether the job has other nodes.
@@ -309,6 +314,7 @@ impl Engine {
             }
             Action::Drop(change) => self.drop_changed(&change),
             Action::Forget(record) => self.forget_record(&record),
+            Action::Command(_) => {}
             Action::Settled { waiter, report } => self.settled(waiter, &report),
             Action::Send { to, message } => self.send(to, &message),
             Action::Transfer {
