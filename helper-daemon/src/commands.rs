@@ -12,9 +12,10 @@ use crate::launch::{self, Launch};
 use crate::launch_line;
 use crate::runtime::Runtime;
 use crate::start;
-use crate::status::Status;
+use crate::status::{Status, Survey};
 use anyhow::{Context, Result, bail};
 use copper_core::request::Operation;
+use serde::Deserialize;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -26,7 +27,7 @@ pub(crate) const NO_HELPER: &str =
 const NONE_TO_STOP: &[u8] = b"no helper of yours is running for this job\n";
 
 /// How long `copper status --all` waits for the other nodes, in seconds.
-pub(crate) const SURVEY_TIME: u32 = 5;
+const SURVEY_TIME: u32 = 5;
 
 /// Prints on standard output.
 pub(crate) fn print(text: &[u8]) -> Result<()> {
@@ -199,16 +200,23 @@ pub(crate) fn status_of_all(json: bool) -> Result<()> {
         "the helper of this node is not one of several; see copper status, or start several with: \
          copper start --hosts",
     )?;
-    let body = survey::ask_now(&runtime, SURVEY_TIME)?;
-    let survey = survey::parse(&body)?;
-    if !json {
-        return print(survey.describe(&job).as_bytes());
+    let value = survey_of_all(&runtime, &job)?;
+    if json {
+        return print(format!("{value}\n").as_bytes());
     }
+    let survey = Survey::deserialize(&value)?;
+    print(survey.describe(&job).as_bytes())
+}
+
+/// The answer of all nodes as JSON, with the names of those that are missing.
+pub(crate) fn survey_of_all(runtime: &Runtime, job: &Job) -> Result<serde_json::Value> {
+    let body = survey::ask_now(runtime, SURVEY_TIME)?;
+    let survey = survey::parse(&body)?;
     let mut value: serde_json::Value = serde_json::from_slice(&body)?;
-    value["missing_hosts"] = survey::names(&job, &survey.missing).into();
+    value["missing_hosts"] = survey::names(job, &survey.missing).into();
     value["trees"] = job.trees.into();
     value["fan_out"] = job.fan_out.into();
-    print(format!("{value}\n").as_bytes())
+    Ok(value)
 }
 
 /// `copper env --lib`.

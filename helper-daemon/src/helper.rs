@@ -8,7 +8,7 @@ use crate::journal::Journal;
 use crate::log;
 use crate::origin::work::Origin;
 use crate::peers::Peers;
-use crate::profile::{Profile, Recorder};
+use crate::profile::{Profile, Recorder, Shape};
 use crate::runtime::{Note, Runtime, host_name, own_uid};
 use crate::server::{End, Endings, Report, Server};
 use crate::shared_memory::{AlarmPage, CatalogMemory};
@@ -74,6 +74,7 @@ struct Reporter {
     runtime: Runtime,
     view: PathBuf,
     covered: Vec<Vec<u8>>,
+    shape: Option<Shape>,
     started: Instant,
 }
 
@@ -110,6 +111,7 @@ impl Reporter {
         let status = serde_json::from_str(&self.status(engine));
         Profile::new(
             &host_name(),
+            self.shape.clone(),
             status.unwrap_or_default(),
             engine.journal(most),
         )
@@ -181,6 +183,9 @@ impl Started {
         // Clearing up what a dead helper left takes the description along.
         let job = arguments.rank.map(|rank| (Job::read(runtime), rank));
         clean_leftovers(runtime)?;
+        let shape = job
+            .as_ref()
+            .and_then(|(job, _)| Some(Shape::of(job.as_ref().ok()?.as_ref()?)));
         let peers = job.map(|(job, rank)| join_job(job?, rank, runtime));
         let peers = peers.transpose()?;
         let service = &arguments.service;
@@ -241,6 +246,7 @@ impl Started {
                 runtime: runtime.clone(),
                 view: view_directory,
                 covered,
+                shape,
                 started: Instant::now(),
             },
             signals,

@@ -3,7 +3,7 @@
 
 mod calls;
 
-pub(crate) use calls::{Calls, Saved, Served, SlowNode};
+pub(crate) use calls::{Calls, FamilyCalls, Saved, Served, SlowNode};
 
 use crate::size::show;
 use copper_core::tree::Counters;

@@ -23,6 +23,7 @@ pub(crate) use recorder::Recorder;
 use crate::cli::ProfileOptions;
 use crate::client::connect;
 use crate::commands;
+use crate::job::Job;
 use crate::journal::{Excerpt, LONG, SHORT};
 use crate::runtime::Runtime;
 use anyhow::{Context, Result, bail};
@@ -56,19 +57,50 @@ pub(crate) struct Profile {
     pub(crate) pid: u32,
     /// When this was said, in milliseconds since 1970.
     pub(crate) taken_unix_ms: u64,
+    /// The job's trees, where it has several nodes.
+    #[serde(default)]
+    pub(crate) shape: Option<Shape>,
     /// The helper's status, as `copper status --json` gives it.
     pub(crate) status: Value,
     /// What it obtained and what it left to the origin.
     pub(crate) journal: Excerpt,
 }
 
+/// The trees of a job.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Shape {
+    /// Nodes.
+    pub(crate) nodes: u32,
+    /// Trees.
+    pub(crate) trees: u16,
+    /// Children of a node in a tree.
+    pub(crate) fan_out: u32,
+}
+
+impl Shape {
+    /// The trees of this job.
+    pub(crate) fn of(job: &Job) -> Shape {
+        Shape {
+            nodes: u32::try_from(job.hosts.len()).unwrap_or(u32::MAX),
+            trees: job.trees,
+            fan_out: job.fan_out,
+        }
+    }
+}
+
 impl Profile {
     /// What the node `host` has to say now.
-    pub(crate) fn new(host: &str, status: Value, journal: Excerpt) -> Profile {
+    pub(crate) fn new(
+        host: &str,
+        shape: Option<Shape>,
+        status: Value,
+        journal: Excerpt,
+    ) -> Profile {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Profile {
             version: VERSION,
             host: host.to_owned(),
+            shape,
             pid: std::process::id(),
             taken_unix_ms: now.unwrap_or_default().as_millis() as u64,
             status,

@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::Profile;
-use crate::calls::Calls;
+use crate::calls::{Ends, counted};
 use crate::journal::{Excerpt, Obtained, Questions, Source, What};
+use crate::status::Calls;
 use anyhow::{Context, Result};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -72,7 +73,7 @@ impl Tables {
             left_out: journal.left_out,
             ..Tables::default()
         };
-        match Calls::of(&profile.status) {
+        match counted(&profile.status) {
             Some(calls) => tables.add_calls(&calls),
             None => tables.add_questions(journal),
         }
@@ -87,11 +88,12 @@ impl Tables {
         for (family, outcomes) in &calls.families {
             let row = self.operations.entry(operation_of(family).to_owned());
             let row = row.or_default();
-            row.calls += outcomes.covered();
-            row.hits += outcomes.hit;
-            row.misses += outcomes.asked + outcomes.escaped();
-            row.negative += outcomes.absent;
-            self.absences_served += outcomes.absent;
+            let ends = Ends::of(outcomes);
+            row.calls += ends.covered();
+            row.hits += ends.hit;
+            row.misses += ends.asked + ends.escaped;
+            row.negative += ends.absent;
+            self.absences_served += ends.absent;
         }
     }
 

@@ -11,7 +11,7 @@ use plotters::coord::Shift;
 use plotters::drawing::{DrawingArea, IntoDrawingArea};
 use plotters::element::{PathElement, Rectangle, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{Color, IntoFont, IntoTextStyle, RGBColor, ShapeStyle, TextStyle};
+use plotters::style::{Color, IntoFont, RGBColor, ShapeStyle, TextStyle};
 
 /// From the origin.
 pub(super) const ORIGIN: RGBColor = RGBColor(0xc2, 0x41, 0x0c);
@@ -112,60 +112,82 @@ pub(super) struct Bar {
 }
 
 impl Bar {
-    fn total(self) -> u64 {
+    /// All that came.
+    pub(super) fn total(self) -> u64 {
         self.origin + self.tree + self.local
+    }
+
+    /// Adds what came at another time.
+    pub(super) fn add(&mut self, other: &Bar) {
+        self.origin += other.origin;
+        self.tree += other.tree;
+        self.local += other.local;
     }
 }
 
 /// When things came: bars of `step_ms` milliseconds from `from_ms` on, and marks with names.
-pub(super) fn timeline(from_ms: f64, step_ms: f64, bars: &[Bar], marks: &[(f64, String)]) -> Result<Plot> {
+pub(super) fn timeline(
+    from_ms: f64,
+    step_ms: f64,
+    bars: &[Bar],
+    marks: &[(f64, String)],
+) -> Result<Plot> {
     let end = from_ms + step_ms * bars.len() as f64;
     let first = marks.iter().map(|(at, _)| *at).fold(from_ms, f64::min);
     let most = bars.iter().map(|bar| bar.total()).max().unwrap_or(0).max(1);
-    plot("Objects that came, over time; the table below has the numbers", |_| 280, |area, width| {
-        let size = width.font();
-        let mut chart = ChartBuilder::on(area)
-            .margin(8)
-            .margin_top(24)
-            .x_label_area_size(44)
-            .y_label_area_size(if width == Width::Wide { 64 } else { 44 })
-            .build_cartesian_2d(first..end, 0f64..most as f64 * 1.05)?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .light_line_style(GRID.mix(0.0))
-            .bold_line_style(GRID)
-            .axis_style(GRID)
-            .label_style((FONT, size).into_font().color(&TEXT))
-            .x_labels(if width == Width::Wide { 10 } else { 4 })
-            .y_labels(5)
-            .x_label_formatter(&|at| ms(*at))
-            .y_label_formatter(&|count| format!("{count:.0}"))
-            .x_desc("time since the first helper's start")
-            .y_desc("objects")
-            .draw()?;
-        for (number, bar) in bars.iter().enumerate() {
-            let left = from_ms + step_ms * number as f64;
-            let mut below = 0.0;
-            for (count, colour) in [(bar.origin, ORIGIN), (bar.tree, TREE), (bar.local, LOCAL)] {
-                let above = below + count as f64;
-                if count > 0 {
-                    let corners = [(left, below), (left + step_ms * 0.92, above)];
-                    chart.draw_series([Rectangle::new(corners, colour.filled())])?;
+    plot(
+        "Objects that came, over time; the table below has the numbers",
+        |_| 280,
+        |area, width| {
+            let size = width.font();
+            let mut chart = ChartBuilder::on(area)
+                .margin(8)
+                .margin_top(24)
+                .x_label_area_size(44)
+                .y_label_area_size(if width == Width::Wide { 64 } else { 44 })
+                .build_cartesian_2d(first..end, 0f64..most as f64 * 1.05)?;
+            chart
+                .configure_mesh()
+                .disable_x_mesh()
+                .light_line_style(GRID.mix(0.0))
+                .bold_line_style(GRID)
+                .axis_style(GRID)
+                .label_style((FONT, size).into_font().color(&TEXT))
+                .x_labels(if width == Width::Wide { 10 } else { 4 })
+                .y_labels(5)
+                .x_label_formatter(&|at| ms(*at))
+                .y_label_formatter(&|count| format!("{count:.0}"))
+                .x_desc("time since the first helper's start")
+                .y_desc("objects")
+                .draw()?;
+            for (number, bar) in bars.iter().enumerate() {
+                let left = from_ms + step_ms * number as f64;
+                let mut below = 0.0;
+                for (count, colour) in [(bar.origin, ORIGIN), (bar.tree, TREE), (bar.local, LOCAL)]
+                {
+                    let above = below + count as f64;
+                    if count > 0 {
+                        let corners = [(left, below), (left + step_ms * 0.92, above)];
+                        chart.draw_series([Rectangle::new(corners, colour.filled())])?;
+                    }
+                    below = above;
                 }
-                below = above;
             }
-        }
-        for (number, (at, name)) in marks.iter().enumerate() {
-            let line = vec![(*at, 0.0), (*at, most as f64 * 1.05)];
-            chart.draw_series([PathElement::new(line, TEXT.stroke_width(1))])?;
-            let place = chart.backend_coord(&(*at, most as f64 * 1.05));
-            let style = text_style(size, Pos::new(HPos::Left, VPos::Bottom));
-            let down = number as i32 * (size + 2);
-            area.draw(&Text::new(name.clone(), (place.0 + 4, place.1 + down), style))?;
-        }
-        Ok(())
-    })
+            for (number, (at, name)) in marks.iter().enumerate() {
+                let line = vec![(*at, 0.0), (*at, most as f64 * 1.05)];
+                chart.draw_series([PathElement::new(line, TEXT.stroke_width(1))])?;
+                let place = chart.backend_coord(&(*at, most as f64 * 1.05));
+                let style = text_style(size, Pos::new(HPos::Left, VPos::Bottom));
+                let down = number as i32 * (size + 2);
+                area.draw(&Text::new(
+                    name.clone(),
+                    (place.0 + 4, place.1 + down),
+                    style,
+                ))?;
+            }
+            Ok(())
+        },
+    )
 }
 
 /// One row of the waterfall.
@@ -187,44 +209,48 @@ pub(super) fn waterfall(falls: &[Fall<'_>]) -> Result<Plot> {
         .fold(first, f64::max);
     let span = (last - first).max(1.0);
     let height = |_| (falls.len() as i32 * ROW + FOOT) as u32;
-    plot("The slowest objects, each from the question to its arrival; the table below has the numbers", height, |area, width| {
-        let size = width.font();
-        let names = if width == Width::Wide { 330 } else { 130 };
-        let letters = if width == Width::Wide { 44 } else { 18 };
-        let room = width.pixels() as i32 - names - 16;
-        let place = |at: f64| names + (f64::from(room) * (at - first) / span) as i32;
-        let bottom = falls.len() as i32 * ROW;
-        for step in 0..=4 {
-            let at = first + span * f64::from(step) / 4.0;
-            if width == Width::Narrow && step % 2 == 1 {
-                continue;
+    plot(
+        "The slowest objects, each from the question to its arrival; the table below has the numbers",
+        height,
+        |area, width| {
+            let size = width.font();
+            let names = if width == Width::Wide { 330 } else { 130 };
+            let letters = if width == Width::Wide { 44 } else { 18 };
+            let room = width.pixels() as i32 - names - 16;
+            let place = |at: f64| names + (f64::from(room) * (at - first) / span) as i32;
+            let bottom = falls.len() as i32 * ROW;
+            for step in 0..=4 {
+                let at = first + span * f64::from(step) / 4.0;
+                if width == Width::Narrow && step % 2 == 1 {
+                    continue;
+                }
+                let line = vec![(place(at), 0), (place(at), bottom)];
+                area.draw(&PathElement::new(line, GRID.stroke_width(1)))?;
+                let anchor = match step {
+                    0 => HPos::Left,
+                    4 => HPos::Right,
+                    _ => HPos::Center,
+                };
+                let style = text_style(size, Pos::new(anchor, VPos::Top));
+                area.draw(&Text::new(ms(at), (place(at), bottom + 8), style))?;
             }
-            let line = vec![(place(at), 0), (place(at), bottom)];
-            area.draw(&PathElement::new(line, GRID.stroke_width(1)))?;
-            let anchor = match step {
-                0 => HPos::Left,
-                4 => HPos::Right,
-                _ => HPos::Center,
-            };
-            let style = text_style(size, Pos::new(anchor, VPos::Top));
-            area.draw(&Text::new(ms(at), (place(at), bottom + 8), style))?;
-        }
-        for (row, fall) in falls.iter().enumerate() {
-            let top = row as i32 * ROW;
-            let style = text_style(size, Pos::new(HPos::Right, VPos::Center));
-            let name = end_of(&fall.obtained.path, letters);
-            area.draw(&Text::new(name, (names - 8, top + ROW / 2), style))?;
-            let left = place(fall.at_ms);
-            let right = place(fall.at_ms + fall.obtained.took_ms).max(left + 2);
-            let colour = match fall.obtained.from {
-                Source::Origin => ORIGIN,
-                Source::Tree => TREE,
-            };
-            let corners = [(left, top + 4), (right, top + ROW - 4)];
-            area.draw(&Rectangle::new(corners, colour.filled()))?;
-        }
-        Ok(())
-    })
+            for (row, fall) in falls.iter().enumerate() {
+                let top = row as i32 * ROW;
+                let style = text_style(size, Pos::new(HPos::Right, VPos::Center));
+                let name = end_of(&fall.obtained.path, letters);
+                area.draw(&Text::new(name, (names - 8, top + ROW / 2), style))?;
+                let left = place(fall.at_ms);
+                let right = place(fall.at_ms + fall.obtained.took_ms).max(left + 2);
+                let colour = match fall.obtained.from {
+                    Source::Origin => ORIGIN,
+                    Source::Tree => TREE,
+                };
+                let corners = [(left, top + 4), (right, top + ROW - 4)];
+                area.draw(&Rectangle::new(corners, colour.filled()))?;
+            }
+            Ok(())
+        },
+    )
 }
 
 /// How long programs waited for the helper: counts of waits of 2^i to 2^(i+1) microseconds.
@@ -233,31 +259,39 @@ pub(super) fn waits(counts: &[u64]) -> Result<Plot> {
     let last = counts.iter().rposition(|&count| count > 0).unwrap_or(0);
     let shown = &counts[first.min(counts.len())..(last + 1).min(counts.len())];
     let most = shown.iter().max().copied().unwrap_or(0).max(1);
-    plot("How many waits for the helper took how long", |_| 220, |area, width| {
-        let size = width.font();
-        let (left, bottom, top) = (56, 220 - 40, 24);
-        let room = width.pixels() as i32 - left - 16;
-        let step = (room / shown.len().max(1) as i32).min(120);
-        let baseline = vec![(left, bottom), (left + step * shown.len() as i32, bottom)];
-        area.draw(&PathElement::new(baseline, GRID.stroke_width(1)))?;
-        for (number, &count) in shown.iter().enumerate() {
-            let x = left + step * number as i32;
-            let tall = (f64::from(bottom - top) * count as f64 / most as f64) as i32;
-            let corners = [(x + 2, bottom - tall), (x + step - 2, bottom)];
-            area.draw(&Rectangle::new(corners, LOCAL.filled()))?;
-            let middle = x + step / 2;
-            let over = text_style(size, Pos::new(HPos::Center, VPos::Bottom));
-            if count > 0 && step > 26 {
-                area.draw(&Text::new(count.to_string(), (middle, bottom - tall - 2), over))?;
+    plot(
+        "How many waits for the helper took how long",
+        |_| 220,
+        |area, width| {
+            let size = width.font();
+            let (left, bottom, top) = (56, 220 - 40, 24);
+            let room = width.pixels() as i32 - left - 16;
+            let step = (room / shown.len().max(1) as i32).min(120);
+            let baseline = vec![(left, bottom), (left + step * shown.len() as i32, bottom)];
+            area.draw(&PathElement::new(baseline, GRID.stroke_width(1)))?;
+            for (number, &count) in shown.iter().enumerate() {
+                let x = left + step * number as i32;
+                let tall = (f64::from(bottom - top) * count as f64 / most as f64) as i32;
+                let corners = [(x + 2, bottom - tall), (x + step - 2, bottom)];
+                area.draw(&Rectangle::new(corners, LOCAL.filled()))?;
+                let middle = x + step / 2;
+                let over = text_style(size, Pos::new(HPos::Center, VPos::Bottom));
+                if count > 0 && step > 26 {
+                    area.draw(&Text::new(
+                        count.to_string(),
+                        (middle, bottom - tall - 2),
+                        over,
+                    ))?;
+                }
+                if step > 52 || number % (52 / step.max(1) + 1) as usize == 0 {
+                    let under = text_style(size, Pos::new(HPos::Center, VPos::Top));
+                    let from = ms((1u64 << (first + number).min(62)) as f64 / 1e3);
+                    area.draw(&Text::new(from, (middle, bottom + 8), under))?;
+                }
             }
-            if step > 52 || number % (52 / step.max(1) + 1) as usize == 0 {
-                let under = text_style(size, Pos::new(HPos::Center, VPos::Top));
-                let from = ms((1u64 << (first + number).min(62)) as f64 / 1e3);
-                area.draw(&Text::new(from, (middle, bottom + 8), under))?;
-            }
-        }
-        Ok(())
-    })
+            Ok(())
+        },
+    )
 }
 
 /// The end of a path, in up to `letters` letters.
@@ -287,10 +321,20 @@ mod tests {
 
     #[test]
     fn plots_have_no_size_of_their_own_and_say_what_they_show() {
-        let bars = [Bar { origin: 3, tree: 2, local: 1 }, Bar::default()];
+        let bars = [
+            Bar {
+                origin: 3,
+                tree: 2,
+                local: 1,
+            },
+            Bar::default(),
+        ];
         let plot = timeline(0.0, 10.0, &bars, &[(5.0, "ready".to_owned())]).unwrap();
         for svg in [plot.wide, plot.narrow] {
-            assert!(svg.starts_with("<svg class=\"plot\" role=\"img\" aria-label="), "{svg}");
+            assert!(
+                svg.starts_with("<svg class=\"plot\" role=\"img\" aria-label="),
+                "{svg}"
+            );
             assert!(svg.trim_end().ends_with("</svg>"), "{svg}");
             assert!(svg.contains("#C2410C") && svg.contains("ready"), "{svg}");
         }

@@ -2,12 +2,12 @@
 #![forbid(unsafe_code)]
 
 use super::gather::{Gathered, State};
-use super::plots::{GRID, LOCAL, Plot, TEXT, WRONG, Width, filled, plot, text_style};
+use super::plots::{GRID, LOCAL, Plot, TEXT, WRONG, filled, plot, text_style};
 use anyhow::Result;
 use copper_core::tree::Topology;
 use plotters::element::{Circle, PathElement, Text};
-use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::Color;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Larger jobs are not drawn: nothing could be told apart.
 pub(super) const MOST_DRAWN: u32 = 2_048;
@@ -60,7 +60,14 @@ pub(super) fn draw_all(gathered: &Gathered) -> Result<Vec<Drawn>> {
 fn spots(topology: &Topology, tree: u16) -> (Vec<Spot>, f64) {
     let mut spots = Vec::new();
     let mut leaves = 0.0;
-    place(topology, tree, (topology.root(tree), None), 0, &mut leaves, &mut spots);
+    place(
+        topology,
+        tree,
+        (topology.root(tree), None),
+        0,
+        &mut leaves,
+        &mut spots,
+    );
     (spots, leaves)
 }
 
@@ -74,7 +81,14 @@ fn place(
 ) -> f64 {
     let (mut first, mut last) = (f64::MAX, f64::MIN);
     for child in topology.children(tree, rank) {
-        let across = place(topology, tree, (child, Some(rank)), level + 1, leaves, spots);
+        let across = place(
+            topology,
+            tree,
+            (child, Some(rank)),
+            level + 1,
+            leaves,
+            spots,
+        );
         (first, last) = (first.min(across), last.max(across));
     }
     let across = if first > last {

@@ -40,8 +40,14 @@ mod tests {
 
     #[test]
     fn numbers_are_written_for_people() {
-        assert_eq!([count(0), count(999), count(1204), count(1_000_000)], ["0", "999", "1,204", "1,000,000"]);
-        assert_eq!([ms(0.25), ms(3.21), ms(250.0), ms(2500.0)], ["250 µs", "3.2 ms", "250 ms", "2.50 s"]);
+        assert_eq!(
+            [count(0), count(999), count(1204), count(1_000_000)],
+            ["0", "999", "1,204", "1,000,000"]
+        );
+        assert_eq!(
+            [ms(0.25), ms(3.21), ms(250.0), ms(2500.0)],
+            ["250 µs", "3.2 ms", "250 ms", "2.50 s"]
+        );
         assert_eq!(several(1, "file", "files"), "1 file");
         assert_eq!(several(2000, "file", "files"), "2,000 files");
     }

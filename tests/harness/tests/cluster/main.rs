@@ -11,6 +11,8 @@ mod guessing;
 mod jobs;
 mod nodes;
 mod origin_faults;
+mod reports;
 mod sharing;
 mod starting;
 mod strangers;
+mod top;

@@ -74,7 +74,10 @@ fn every_option_of_the_launch_script_is_passed_on() {
         (&["-l", "3"], &format!("--log-level warn{log}")),
         (&["-l", "4"], &format!("--log-level info{log}")),
         (&["-l", "5"], &format!("--log-level trace{log}")),
-        (&["-l", "4", "-t", "stdout"], "--log-level info --log-type stdout"),
+        (
+            &["-l", "4", "-t", "stdout"],
+            "--log-level info --log-type stdout",
+        ),
         (
             &["-l", "4", "-t", "file_and_stdout"],
             "--log-level info --log-type both --log ~/copper-logs",
@@ -152,8 +155,23 @@ fn the_stop_script_stops() {
 #[test]
 fn the_command_understands_what_the_script_asks_for() {
     let mut line = launched(&[
-        "-T", "2", "-b", "0", "-n", "tcp", "-v", "/tmp/me/view", "-N", "5", "-A", "-I", "10", "-l", "5",
-        "-t", "stdout",
+        "-T",
+        "2",
+        "-b",
+        "0",
+        "-n",
+        "tcp",
+        "-v",
+        "/tmp/me/view",
+        "-N",
+        "5",
+        "-A",
+        "-I",
+        "10",
+        "-l",
+        "5",
+        "-t",
+        "stdout",
     ]);
     line = line.replacen("--allocation", "--hosts no-such-host", 1);
     let mut copper = Command::new(copper_tests::environment::built("copper"));
