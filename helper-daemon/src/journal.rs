@@ -14,8 +14,8 @@ pub(crate) use timeline::Timeline;
 use copper_core::request::Operation;
 use copper_core::tree::{Kind, Object};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -236,8 +236,6 @@ struct Record {
     asked: u32,
     times: u32,
     absent: bool,
-    /// This helper asked the origin for it, since it was obtained last.
-    asked_origin: bool,
 }
 
 /// The journal of a helper.
@@ -249,6 +247,8 @@ pub(crate) struct Journal {
     ready: Option<Duration>,
     most: usize,
     objects: HashMap<Object, Record>,
+    /// Objects that this helper has asked the origin for and not obtained yet.
+    asked_origin: HashSet<Object>,
     left_out: u64,
     passed: HashMap<Box<[u8]>, (Reason, u64, u64)>,
     passed_left_out: u64,
@@ -271,6 +271,7 @@ impl Journal {
             ready: None,
             most,
             objects: HashMap::new(),
+            asked_origin: HashSet::new(),
             left_out: 0,
             passed: HashMap::new(),
             passed_left_out: 0,
@@ -311,7 +312,6 @@ impl Journal {
                 asked: 0,
                 times: 0,
                 absent: false,
-                asked_origin: false,
             })),
         }
     }
@@ -325,20 +325,23 @@ impl Journal {
 
     /// This helper asks the origin for an object.
     pub(crate) fn asked_origin(&mut self, object: &Object) {
-        if let Some(record) = self.record(object, Instant::now()) {
-            record.asked_origin = true;
+        self.record(object, Instant::now());
+        if self.asked_origin.len() >= self.most {
+            // What the origin never answered.
+            self.asked_origin.clear();
         }
+        self.asked_origin.insert(object.clone());
     }
 
     /// An object is here, or is known to be `absent`.
     pub(crate) fn obtained(&mut self, object: &Object, bytes: u64, absent: bool) {
         let now = Instant::now();
-        let mut from = Source::Tree;
+        let from = match self.asked_origin.remove(object) {
+            true => Source::Origin,
+            false => Source::Tree,
+        };
         match self.record(object, now) {
             Some(record) => {
-                if std::mem::take(&mut record.asked_origin) {
-                    from = Source::Origin;
-                }
                 let asked_at = record.asked_at;
                 record
                     .took
@@ -514,6 +517,7 @@ mod tests {
         for number in 0..10 {
             let object = object(&format!("/file-{number}"));
             journal.asked(&object);
+            journal.asked_origin(&object);
             journal.obtained(&object, 5, false);
             journal.passed(format!("/{number}").as_bytes(), Reason::TooLarge, 9);
         }
@@ -522,8 +526,10 @@ mod tests {
         }
         let excerpt = journal.excerpt(2);
         assert_eq!((excerpt.obtained.len(), excerpt.left_out), (2, 8));
-        let all = excerpt.from_origin.bytes + excerpt.from_tree.bytes;
-        assert_eq!(all, 50);
+        assert_eq!(
+            (excerpt.from_origin.bytes, excerpt.from_tree.bytes),
+            (50, 0)
+        );
         assert_eq!(excerpt.passed.len(), MOST_PASSED);
         assert_eq!(excerpt.passed_left_out, MOST_PASSED as u64);
         assert_eq!(excerpt.passed[0].times, 2);

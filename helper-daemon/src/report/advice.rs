@@ -4,7 +4,6 @@
 use super::words::{count, ms, several};
 use crate::calls::Ends;
 use crate::journal::{Passed, Questions, Reason};
-use crate::size::show;
 use crate::status::Calls;
 
 /// What advice is made of: sums of all nodes that said something.
@@ -33,7 +32,7 @@ pub(super) fn give(facts: &Facts<'_>) -> Vec<String> {
     if !facts.missing.is_empty() {
         advice.push(format!(
             "{} not answer: {}. Programs there read the origin themselves. See the helper's log on \
-             each (copper start --log FILE --log-level info).",
+             each (`copper start --log FILE --log-level info`).",
             several(facts.missing.len() as u64, "node does", "nodes do"),
             list(&facts.missing)
         ));
@@ -41,7 +40,7 @@ pub(super) fn give(facts: &Facts<'_>) -> Vec<String> {
     if facts.covered.is_empty() {
         advice.push(
             "Nothing is covered but the view. If programs name files by their own paths, cover their \
-             directories: copper start --cover DIR."
+             directories: `copper start --cover DIR`."
                 .to_owned(),
         );
     }
@@ -51,8 +50,8 @@ pub(super) fn give(facts: &Facts<'_>) -> Vec<String> {
     }
     if facts.evictions > 0 {
         advice.push(format!(
-            "{} had to make way for others and may be read again. Give the store more memory: --memory \
-             SIZE.",
+            "{} had to make way for others and may be read again. Give the store more memory: `--memory \
+             SIZE`.",
             several(facts.evictions, "file", "files")
         ));
     }
@@ -66,14 +65,14 @@ pub(super) fn give(facts: &Facts<'_>) -> Vec<String> {
     }
     if let Some((path, took)) = facts.slowest.filter(|(_, took)| *took > SLOW_MS) {
         advice.push(format!(
-            "The origin is slow: {path} took {}. It is asked once for each object; a second start of \
+            "The origin is slow: `{path}` took {}. It is asked once for each object; a second start of \
              the programs will not wait for it.",
             ms(took)
         ));
     }
     if facts.objects_left_out > 0 {
         advice.push(format!(
-            "{} more objects were obtained than the journal lists; start with --profile-paths to see \
+            "{} more objects were obtained than the journal lists; start with `--profile-paths` to see \
              all.",
             count(facts.objects_left_out)
         ));
@@ -81,7 +80,7 @@ pub(super) fn give(facts: &Facts<'_>) -> Vec<String> {
     if advice.is_empty() {
         advice.push(match facts.origin_objects {
             0 => "Nothing was asked of the origin: either no program has run under Copper yet (see \
-                  copper env), or its files are not covered."
+                  `copper env`), or its files are not covered."
                 .to_owned(),
             _ => "Nothing stands out: what programs asked for was read from the origin once and served \
                   from memory."
@@ -110,17 +109,17 @@ fn advise_on_passed(facts: &Facts<'_>, advice: &mut Vec<String>) {
         Reason::TooLarge,
         &|files, path, bytes| {
             let often = match reads {
-                0 => "are read from the origin by every program".to_owned(),
+                0 => "left to the origin, where every program reads them".to_owned(),
                 reads => format!(
                     "were read from the origin {}",
                     several(reads, "time", "times")
                 ),
             };
             format!(
-                "{} over the limit {often}, as {path}. Cache them too: --largest {} or more, and as much \
-                 --memory.",
+                "{} over the limit {often}, as `{path}`. Cache them too: `--largest {}M` or more, and as \
+                 much `--memory`.",
                 several(files, "file", "files"),
-                show(bytes).replace(' ', "").replace("iB", "")
+                bytes.div_ceil(1 << 20)
             )
         },
         advice,
@@ -129,8 +128,8 @@ fn advise_on_passed(facts: &Facts<'_>, advice: &mut Vec<String>) {
         Reason::NoRoom,
         &|files, path, _| {
             format!(
-                "The store had no room for {}, as {path}. Give it more: --memory SIZE, or another \
-                 --store.",
+                "The store had no room for {}, as `{path}`. Give it more: `--memory SIZE`, or another \
+                 `--store`.",
                 several(files, "file", "files")
             )
         },
@@ -140,8 +139,8 @@ fn advise_on_passed(facts: &Facts<'_>, advice: &mut Vec<String>) {
         Reason::ByName,
         &|directories, path, _| {
             format!(
-                "{} too large to be fetched whole, as {path}: each name in it is asked for by itself. \
-                 Raise --directory-limit.",
+                "{} too large to be fetched whole, as `{path}`: each name in it is asked for by itself. \
+                 Raise `--directory-limit`.",
                 several(directories, "directory is", "directories are")
             )
         },
@@ -151,7 +150,7 @@ fn advise_on_passed(facts: &Facts<'_>, advice: &mut Vec<String>) {
         Reason::TimedOut,
         &|paths, path, _| {
             format!(
-                "{} not obtained in time, as {path}: the origin or another helper did not answer. See \
+                "{} not obtained in time, as `{path}`: the origin or another helper did not answer. See \
                  the logs for lost helpers.",
                 several(paths, "path was", "paths were")
             )
@@ -162,7 +161,7 @@ fn advise_on_passed(facts: &Facts<'_>, advice: &mut Vec<String>) {
         Reason::Changed,
         &|files, path, _| {
             format!(
-                "{} changed while being read, as {path}. Cover directories that stay as they are.",
+                "{} changed while being read, as `{path}`. Cover directories that stay as they are.",
                 several(files, "file", "files")
             )
         },
@@ -172,7 +171,7 @@ fn advise_on_passed(facts: &Facts<'_>, advice: &mut Vec<String>) {
         Reason::Refused,
         &|paths, path, _| {
             format!(
-                "The origin refused {} or failed, as {path}. See whether you may read it.",
+                "The origin refused {} or failed, as `{path}`. See whether you may read it.",
                 several(paths, "path", "paths")
             )
         },
@@ -182,7 +181,7 @@ fn advise_on_passed(facts: &Facts<'_>, advice: &mut Vec<String>) {
         Reason::CatalogFull,
         &|_, path, _| {
             format!(
-                "The catalog is full, so that {path} and others are left to the origin. Cover less, or \
+                "The catalog is full, so that `{path}` and others are left to the origin. Cover less, or \
                  smaller directories."
             )
         },
@@ -198,7 +197,7 @@ fn advise_on_calls(calls: &Calls, advice: &mut Vec<String>) {
         let most = most.map_or("other", |(name, _)| name);
         advice.push(format!(
             "{} calls went to paths that are not covered, most of them {most}. If they lie on the slow \
-             file system, cover them: --cover DIR (strace -f -e trace=file shows which).",
+             file system, cover them: `--cover DIR` (`strace -f -e trace=file` shows which).",
             count(ends.uncovered)
         ));
     }
@@ -280,7 +279,7 @@ mod tests {
             said.starts_with("2 files over the limit were read from the origin 512 times"),
             "{said}"
         );
-        assert!(said.contains("--largest 3.0G"), "{said}");
+        assert!(said.contains("`--largest 3072M`"), "{said}");
     }
 
     #[test]

@@ -88,6 +88,30 @@ pub(super) struct PassedRow {
     pub(super) size: String,
 }
 
+/// A part of a sentence.
+pub(super) struct Part {
+    pub(super) text: String,
+    /// What a user types, or a name.
+    pub(super) is_code: bool,
+    /// It is short enough to stand in one line.
+    pub(super) is_short: bool,
+}
+
+/// Letters that fit into one line of a telephone.
+const SHORT: usize = 28;
+
+/// A sentence in which what a user types stands between backquotes.
+fn parts_of(sentence: &str) -> Vec<Part> {
+    let parts = sentence.split('`').enumerate();
+    parts
+        .map(|(number, text)| Part {
+            text: text.to_owned(),
+            is_code: number % 2 == 1,
+            is_short: text.len() <= SHORT,
+        })
+        .collect()
+}
+
 /// The page.
 #[derive(Template)]
 #[template(path = "report.html")]
@@ -97,6 +121,7 @@ pub(super) struct Page {
     version: String,
     covered: String,
     pub(super) advice: Vec<String>,
+    advice_parts: Vec<Vec<Part>>,
     figures: Vec<Figure>,
     trees: Vec<Drawn>,
     trees_note: String,
@@ -161,6 +186,7 @@ impl Page {
                 true => "nothing but the view".to_owned(),
                 false => covered.join(", "),
             },
+            advice_parts: advice.iter().map(|one| parts_of(one)).collect(),
             advice,
             figures: figures(gathered),
             trees: tree::draw_all(gathered)?,
@@ -495,7 +521,7 @@ fn timeline(gathered: &Gathered, sums: &Sums) -> Result<Timeline> {
             let ready = profile.journal.ready_ms?;
             let at = sums.since_first(profile, ready);
             // Long before or after, it would press everything else together.
-            (at > begin - (end - begin) && at < end).then(|| vec![(at, "ready".to_owned())])
+            (at > begin - (end - begin) / 8.0 && at < end).then(|| vec![(at, "ready".to_owned())])
         })
         .unwrap_or_default();
     let later = came.len() - shown;

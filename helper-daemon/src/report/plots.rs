@@ -237,7 +237,7 @@ pub(super) fn waterfall(falls: &[Fall<'_>]) -> Result<Plot> {
             for (row, fall) in falls.iter().enumerate() {
                 let top = row as i32 * ROW;
                 let style = text_style(size, Pos::new(HPos::Right, VPos::Center));
-                let name = end_of(&fall.obtained.path, letters);
+                let name = shorten(&fall.obtained.path, letters);
                 area.draw(&Text::new(name, (names - 8, top + ROW / 2), style))?;
                 let left = place(fall.at_ms);
                 let right = place(fall.at_ms + fall.obtained.took_ms).max(left + 2);
@@ -247,6 +247,16 @@ pub(super) fn waterfall(falls: &[Fall<'_>]) -> Result<Plot> {
                 };
                 let corners = [(left, top + 4), (right, top + ROW - 4)];
                 area.draw(&Rectangle::new(corners, colour.filled()))?;
+                let took = ms(fall.obtained.took_ms);
+                let letters = took.chars().count() as i32 * size * 6 / 10 + 8;
+                // Behind the bar, or before it where there is no room.
+                let (x, anchor) = if right + letters < width.pixels() as i32 {
+                    (right + 5, HPos::Left)
+                } else {
+                    (left - 5, HPos::Right)
+                };
+                let style = text_style(size - 1, Pos::new(anchor, VPos::Center));
+                area.draw(&Text::new(took, (x, top + ROW / 2), style))?;
             }
             Ok(())
         },
@@ -294,14 +304,28 @@ pub(super) fn waits(counts: &[u64]) -> Result<Plot> {
     )
 }
 
-/// The end of a path, in up to `letters` letters.
-fn end_of(path: &str, letters: usize) -> String {
-    let all: Vec<char> = path.chars().collect();
-    if all.len() <= letters {
+/// A path in up to `letters` letters: its name, and of its directories as many as there is room for.
+fn shorten(path: &str, letters: usize) -> String {
+    let count = |text: &str| text.chars().count();
+    if count(path) <= letters {
         return path.to_owned();
     }
-    let end: String = all[all.len() - letters + 1..].iter().collect();
-    format!("…{end}")
+    let mut parts = path.rsplit('/');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    if count(&text) > letters {
+        let begin: String = text.chars().take(letters.saturating_sub(1)).collect();
+        return format!("{begin}…");
+    }
+    for part in parts {
+        if count(&text) + count(part) + 3 > letters {
+            break;
+        }
+        text = format!("{part}/{text}");
+    }
+    match count(&text) + 2 <= letters {
+        true => format!("…/{text}"),
+        false => text,
+    }
 }
 
 /// A filled shape.
@@ -314,9 +338,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_paths_lose_their_beginning() {
-        assert_eq!(end_of("/lus/a.py", 20), "/lus/a.py");
-        assert_eq!(end_of("/lus/project/module.py", 10), "…module.py");
+    fn long_paths_keep_their_names() {
+        assert_eq!(shorten("/lus/a.py", 20), "/lus/a.py");
+        assert_eq!(shorten("/lus/project/env/module.py", 18), "…/env/module.py");
+        assert_eq!(
+            shorten("/lus/very_long_name.cpython-311.so", 10),
+            "very_long…"
+        );
     }
 
     #[test]
