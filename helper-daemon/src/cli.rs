@@ -67,6 +67,11 @@ pub(crate) enum Command {
         /// The path; everything if it is left out.
         path: Option<PathBuf>,
     },
+    /// Dump, clear and set back what is cached and counted: what the first Copper does by ioctl.
+    ///
+    /// copper control dump tables; copper control reset all --all. See docs/METRICS.md for all that
+    /// can be named and for the numbers by which programs can ask for it.
+    Control(Control),
     /// Check whether this node can run Copper; the exit status is 1 where there is a problem.
     Doctor(doctor::Options),
     /// Write manual pages and shell completions below a directory, for packages.
@@ -84,6 +89,35 @@ pub(crate) enum Command {
     /// End this node's helper of the job that standard input describes, for `copper start`.
     #[command(hide = true)]
     Leave(Member),
+}
+
+/// `copper control`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Control {
+    /// What to do.
+    pub(crate) action: ControlAction,
+    /// With what: tables, counts, times, hits, misses, negatives, data-events, tree-events,
+    /// metadata-events, data-sizes, tree-sizes, metadata-sizes, controls or all [default: all; to
+    /// clear, tables].
+    pub(crate) what: Option<String>,
+    /// On all nodes of the job.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Write each dump to a file in this directory, NODE-PID-KIND.output, instead of printing it;
+    /// with --all every node writes there [default: the working directory].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+}
+
+/// What `copper control` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ControlAction {
+    /// Write it down.
+    Dump,
+    /// Forget it, to ask again.
+    Clear,
+    /// Count it from zero again.
+    Reset,
 }
 
 /// How `copper env` prints.
@@ -295,6 +329,11 @@ pub(crate) struct Service {
     /// default is to stay).
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) idle_limit: Option<u32>,
+    /// Write what copper status says to this file every few seconds, for Prometheus' node_exporter
+    /// (textfile collector); {host} is replaced by the node's name. The file goes with the helper.
+    #[arg(long, value_name = "FILE")]
+    #[serde(default)]
+    pub(crate) metrics: Option<PathBuf>,
 }
 
 fn parse_fraction(text: &str) -> Result<f64, String> {
@@ -340,6 +379,9 @@ impl Service {
         if let Some(view) = &self.view {
             arguments.extend(["--view".into(), view.into()]);
         }
+        if let Some(metrics) = &self.metrics {
+            arguments.extend(["--metrics".into(), metrics.into()]);
+        }
         if let Some(memory) = self.memory {
             arguments.extend(["--memory".into(), memory.to_string().into()]);
         }
@@ -380,7 +422,7 @@ mod tests {
     #[test]
     fn a_service_survives_the_way_to_the_helper() {
         let line = "copper run --cover /a --cover /b --memory 8G --view /v --largest 10M --cpus \
-                    1,0 --nice -5 --idle-limit 60 -- x --cover y";
+                    1,0 --nice -5 --idle-limit 60 --metrics /m -- x --cover y";
         let cli = Cli::parse_from(line.split(' '));
         let Command::Run(run) = cli.command else {
             panic!("not a run");
@@ -398,5 +440,6 @@ mod tests {
         assert_eq!(helper.service.cpus, run.service.cpus);
         assert_eq!(helper.service.nice, Some(-5));
         assert_eq!(helper.service.idle_limit, Some(60));
+        assert_eq!(helper.service.metrics, Some("/m".into()));
     }
 }

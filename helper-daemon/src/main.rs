@@ -15,6 +15,7 @@ mod job;
 mod launch;
 mod launch_line;
 mod meeting;
+mod metrics;
 mod origin;
 mod parent_job;
 mod peers;
@@ -89,6 +90,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Command::Env { lib: true, .. } => commands::print_library()?,
         Command::Env { format, .. } => commands::env(*format)?,
         Command::Refresh { path } => commands::refresh(path.as_deref())?,
+        Command::Control(arguments) => commands::control::control(arguments)?,
         Command::Doctor(options) => return doctor::run(options),
         Command::Documents { directory } => documents::write(directory)?,
         Command::Helper(arguments) => helper::run(arguments)?,
@@ -103,7 +105,7 @@ fn start_log(cli: &Cli) -> Result<()> {
         .with_ansi(false);
     match &cli.log {
         Some(path) => {
-            let path = log_of_this_host(path);
+            let path = of_this_host(path);
             log.with_writer(Mutex::new(runtime::open_log(&path)?))
                 .init();
         }
@@ -112,8 +114,8 @@ fn start_log(cli: &Cli) -> Result<()> {
     Ok(())
 }
 
-/// The log's path with `{host}` replaced, so that nodes may share a directory.
-fn log_of_this_host(path: &Path) -> PathBuf {
+/// A path with `{host}` replaced by the node's name, so that nodes may share a directory.
+pub(crate) fn of_this_host(path: &Path) -> PathBuf {
     let system = rustix::system::uname();
     match path.to_str() {
         Some(text) => text

@@ -308,7 +308,9 @@ impl<'a> Server<'a> {
             return;
         };
         client.asked_at = Some(now);
-        if let Some(idleness) = &mut self.idleness {
+        if let Some(idleness) = &mut self.idleness
+            && operation != Operation::Status
+        {
             idleness.note_use();
         }
         match operation {
