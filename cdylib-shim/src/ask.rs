@@ -4,6 +4,7 @@
 //! closes nothing of ours. After one silence the process stops asking, and the alarm page tells
 //! all others; the helper clears that when it is back.
 
+use crate::counters;
 use crate::session::{Session, runtime_path};
 use crate::sys::{self, Descriptor, call};
 use copper_core::catalog::layout::Alarm;
@@ -25,18 +26,20 @@ enum Failure {
 
 /// Asks the helper and waits for its answer; everything that goes wrong is "pass through".
 pub(crate) fn ask(session: &Session, operation: Operation, path: &[u8], second: &[u8]) -> Outcome {
-    let silent = session.alarm_word(Alarm::SILENT);
-    if GAVE_UP.load(Ordering::Relaxed) || silent.load(Ordering::Relaxed) != 0 {
+    if has_given_up(session) {
         return Outcome::PassThrough;
     }
     let errno = sys::errno();
+    let started = now_us();
     let outcome = exchange(session, operation, path, second).unwrap_or_else(|failure| {
         GAVE_UP.store(true, Ordering::Relaxed);
         if matches!(failure, Failure::Silent) {
+            let silent = session.alarm_word(Alarm::SILENT);
             silent.store(1, Ordering::Relaxed);
         }
         Outcome::PassThrough
     });
+    counters::wait(operation, now_us().saturating_sub(started));
     sys::set_errno(errno);
     outcome
 }
@@ -74,14 +77,24 @@ fn exchange(
     }
 }
 
+/// Whether nobody is asked any more.
+pub(crate) fn has_given_up(session: &Session) -> bool {
+    GAVE_UP.load(Ordering::Relaxed)
+        || session.alarm_word(Alarm::SILENT).load(Ordering::Relaxed) != 0
+}
+
 fn now_ms() -> u64 {
+    now_us() / 1000
+}
+
+fn now_us() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: the vDSO fills `time`; libc's clock_gettime is async-signal-safe.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
 }
 
 fn connect(session: &Session, started: u64) -> Result<Descriptor, Failure> {

@@ -80,6 +80,11 @@ pub(crate) enum Command {
     Report(Report),
     /// Show live what the helper does, or those of all nodes: q to end.
     Top(Top),
+    /// Dump, clear and set back what is cached and counted: what the first Copper does by ioctl.
+    ///
+    /// copper control dump tables; copper control reset all --all. See docs/METRICS.md for all that
+    /// can be named and for the numbers by which programs can ask for it.
+    Control(Control),
     /// Check whether this node can run Copper; the exit status is 1 where there is a problem.
     Doctor(doctor::Options),
     /// Write manual pages and shell completions below a directory, for packages.
@@ -121,6 +126,35 @@ impl LogType {
             LogType::Both => "both",
         }
     }
+}
+
+/// `copper control`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Control {
+    /// What to do.
+    pub(crate) action: ControlAction,
+    /// With what: tables, counts, times, hits, misses, negatives, data-events, tree-events,
+    /// metadata-events, data-sizes, tree-sizes, metadata-sizes, controls or all [default: all; to
+    /// clear, tables].
+    pub(crate) what: Option<String>,
+    /// On all nodes of the job.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Write each dump to a file in this directory, NODE-PID-KIND.output, instead of printing it;
+    /// with --all every node writes there [default: the working directory].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+}
+
+/// What `copper control` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ControlAction {
+    /// Write it down.
+    Dump,
+    /// Forget it, to ask again.
+    Clear,
+    /// Count it from zero again.
+    Reset,
 }
 
 /// How `copper env` prints.
@@ -435,6 +469,11 @@ pub(crate) struct Service {
     #[command(flatten)]
     #[serde(default)]
     pub(crate) profile: ProfileOptions,
+    /// Write what copper status says to this file every few seconds, for Prometheus' node_exporter
+    /// (textfile collector); {host} is replaced by the node's name. The file goes with the helper.
+    #[arg(long, value_name = "FILE")]
+    #[serde(default)]
+    pub(crate) metrics: Option<PathBuf>,
 }
 
 fn parse_fraction(text: &str) -> Result<f64, String> {
@@ -480,6 +519,9 @@ impl Service {
         if let Some(view) = &self.view {
             arguments.extend(["--view".into(), view.into()]);
         }
+        if let Some(metrics) = &self.metrics {
+            arguments.extend(["--metrics".into(), metrics.into()]);
+        }
         if let Some(memory) = self.memory {
             arguments.extend(["--memory".into(), memory.to_string().into()]);
         }
@@ -521,7 +563,7 @@ mod tests {
     #[test]
     fn a_service_survives_the_way_to_the_helper() {
         let line = "copper run --cover /a --cover /b --memory 8G --view /v --largest 10M --cpus \
-                    1,0 --nice -5 --idle-limit 60 -P -N 5 -A -I 10 --profile-directory /p -- x --cover \
+                    1,0 --nice -5 --idle-limit 60 --metrics /m -P -N 5 -A -I 10 --profile-directory /p -- x --cover \
                     y";
         let cli = Cli::parse_from(line.split(' '));
         let Command::Run(run) = cli.command else {
@@ -542,5 +584,6 @@ mod tests {
         assert_eq!(helper.service.idle_limit, Some(60));
         assert_eq!(helper.service.profile, run.service.profile);
         assert!(helper.service.profile.is_on());
+        assert_eq!(helper.service.metrics, Some("/m".into()));
     }
 }

@@ -1,6 +1,7 @@
-//! `copper start`, `stop`, `status`, `env` and `refresh`.
+//! `copper start`, `stop`, `status`, `env`, `refresh` and `control`.
 #![forbid(unsafe_code)]
 
+pub(crate) mod control;
 pub(crate) mod survey;
 
 use crate::cli::{Format, Service};

@@ -6,19 +6,20 @@ use crate::engine::{Engine, Policy};
 use crate::job::Job;
 use crate::journal::Journal;
 use crate::log;
+use crate::metrics::MetricsFile;
 use crate::origin::work::Origin;
 use crate::peers::Peers;
 use crate::profile::{Profile, Recorder, Shape};
 use crate::runtime::{Note, Runtime, host_name, own_uid};
 use crate::server::{End, Endings, Report, Server};
-use crate::shared_memory::{AlarmPage, CatalogMemory};
+use crate::shared_memory::{AlarmPage, CatalogMemory, CountersMemory};
 use crate::status::Status;
 use crate::store::{self, Store};
 use crate::view::{self, View};
 use anyhow::{Context, Result, bail, ensure};
 use copper_core::catalog::writer::{Identity, Writer};
 use copper_core::path;
-use copper_core::request::{ALARM, CATALOG, Outcome};
+use copper_core::request::{ALARM, CATALOG, COUNTERS, Outcome};
 use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open,
     setpriority_process, setrlimit,
@@ -168,6 +169,7 @@ struct Started {
     // Dropped after the engine, which writes into it.
     catalog: CatalogMemory,
     alarm: AlarmPage,
+    counters: CountersMemory,
     listener: UnixListener,
     view: View,
     store: PathBuf,
@@ -192,6 +194,13 @@ impl Started {
         let recorder = Recorder::new(&service.profile)?;
         let journal = Journal::new(began, service.profile.kept_objects());
         let covered = covered_prefixes(&service.cover)?;
+        if let Some(metrics) = &service.metrics {
+            ensure!(
+                metrics.is_absolute(),
+                "--metrics must be an absolute path, not '{}'",
+                metrics.display()
+            );
+        }
         let view_directory = view::directory(service.view.as_deref())?;
         runtime.note(Note::View, &view_directory)?;
         let view = View::make(&view_directory)?;
@@ -202,6 +211,7 @@ impl Started {
             let store = Store::create(place)?;
             let mut catalog = CatalogMemory::create()?;
             let alarm = AlarmPage::create()?;
+            let counters = CountersMemory::create()?;
             let policy = Policy {
                 view: view_directory.as_os_str().as_bytes().to_vec(),
                 runtime: runtime.directory().as_os_str().as_bytes().to_vec(),
@@ -222,12 +232,14 @@ impl Started {
             };
             let writer = Writer::create(memory, &identity)?;
             let origin = Origin::new(service.threads.into()).context("cannot make an eventfd")?;
-            let engine = Engine::new(writer, store, origin, policy, peers, journal)?;
+            let mut engine = Engine::new(writer, store, origin, policy, peers, journal)?;
+            // SAFETY: the engine is dropped before the memory.
+            engine.set_counters(unsafe { counters.counters() });
             let listener = listen(runtime)?;
-            Ok((engine, catalog, alarm, listener))
+            Ok((engine, catalog, alarm, counters, listener))
         };
         let made: Result<_> = make();
-        let (engine, catalog, alarm, listener) = match made {
+        let (engine, catalog, alarm, counters, listener) = match made {
             Ok(made) => made,
             Err(error) => {
                 let _ = fs::remove_dir_all(&root);
@@ -238,6 +250,7 @@ impl Started {
             engine,
             catalog,
             alarm,
+            counters,
             listener,
             view,
             store: root,
@@ -256,6 +269,7 @@ impl Started {
     fn serve(mut self, starter: Option<OwnedFd>, arguments: &cli::Helper) -> Result<()> {
         let runtime = self.reporter.runtime.clone();
         runtime.link_memory(ALARM, self.alarm.descriptor())?;
+        runtime.link_memory(COUNTERS, self.counters.descriptor())?;
         runtime.link_memory(CATALOG, self.catalog.descriptor())?;
         if let Some(starter) = &starter {
             let _ = rustix::io::write(starter, READY);
@@ -270,6 +284,9 @@ impl Started {
         if let Some(recorder) = &self.recorder {
             recorder.begin_snapshots(&runtime)?;
         }
+        let metrics = arguments.service.metrics.as_deref();
+        let metrics = metrics.map(|path| MetricsFile::begin(path, &runtime));
+        let metrics = metrics.transpose()?;
         let mut server = Server::new(
             &self.listener,
             &self.signals,
@@ -293,6 +310,7 @@ impl Started {
             }
         }
         server.stop_engine();
+        drop(metrics);
         runtime.clear();
         remove_store(&self.store);
         drop(self.view);

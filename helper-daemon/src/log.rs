@@ -22,7 +22,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::callsite::Identifier;
@@ -75,7 +74,7 @@ pub(crate) fn parse_level(text: &str) -> Result<String, String> {
 pub(crate) fn start(cli: &Cli) -> Result<()> {
     let file = match &cli.log {
         Some(path) if cli.log_type != LogType::Stdout => {
-            let file = runtime::open_log(&of_this_host(path))?;
+            let file = runtime::open_log(&runtime::of_this_host(path))?;
             Some(BoxMakeWriter::new(Mutex::new(file)))
         }
         _ => None,
@@ -97,14 +96,6 @@ pub(crate) fn start(cli: &Cli) -> Result<()> {
         .with_filter(Rationed(rations));
     Registry::default().with(lines).init();
     Ok(())
-}
-
-/// The log's path with `{host}` replaced, so that nodes may share a directory.
-fn of_this_host(path: &Path) -> PathBuf {
-    match path.to_str() {
-        Some(text) => text.replace("{host}", &runtime::host_name()).into(),
-        None => path.to_owned(),
-    }
 }
 
 /// Standard output, which is left alone where its reader is slow: a helper never waits for whoever

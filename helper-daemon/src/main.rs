@@ -18,6 +18,7 @@ mod launch;
 mod launch_line;
 mod log;
 mod meeting;
+mod metrics;
 mod origin;
 mod parent_job;
 mod peers;
@@ -98,6 +99,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         },
         Command::Report(arguments) => report::write(arguments)?,
         Command::Top(arguments) => top::run(arguments)?,
+        Command::Control(arguments) => commands::control::control(arguments)?,
         Command::Doctor(options) => return doctor::run(options),
         Command::Documents { directory } => documents::write(directory)?,
         Command::Helper(arguments) => helper::run(arguments)?,

@@ -316,7 +316,7 @@ impl<'a> Server<'a> {
         };
         client.asked_at = Some(now);
         if let Some(idleness) = &mut self.idleness
-            && operation != Operation::Journal
+            && !matches!(operation, Operation::Status | Operation::Journal)
         {
             idleness.note_use();
         }

@@ -11,6 +11,7 @@
 mod change;
 mod closure;
 mod content;
+mod controls;
 mod known;
 mod landing;
 mod resolve;
@@ -26,6 +27,7 @@ use crate::origin::work::Origin;
 use crate::peers::{self, Peers};
 use crate::store::Store;
 use anyhow::Context;
+use controls::Controls;
 use copper_core::catalog::memory::Whole;
 use copper_core::catalog::resolve::Walk;
 use copper_core::catalog::writer::{Full, Writer};
@@ -140,6 +142,7 @@ pub(crate) struct Engine {
     needs: HashMap<u64, Option<Arc<Needs>>>,
     tally: Tally,
     journal: Journal,
+    controls: Controls,
     /// The catalog has no room: nothing new is learnt.
     full: bool,
 }
@@ -179,6 +182,7 @@ impl Engine {
             linked: HashMap::new(),
             needs: HashMap::new(),
             tally: Tally::default(),
+            controls: Controls::default(),
             full: false,
         })
     }
@@ -191,6 +195,11 @@ impl Engine {
     /// Takes a client's question; the reply comes with [`Engine::take_replies`], at once or later.
     pub(crate) fn ask(&mut self, token: Token, operation: Operation, paths: [&[u8]; 2]) {
         self.tally.note(operation);
+        match operation {
+            Operation::Control => return self.control(token, paths),
+            Operation::ControlAll => return self.control_all(token, paths),
+            _ => {}
+        }
         let [first, second] = paths.map(|path| self.origin_path(path));
         let Some(first) = first else {
             self.reply(token, Outcome::Refused);
@@ -204,7 +213,9 @@ impl Engine {
             Operation::Changed => Goal::Changed(self.changed(first, second)),
             Operation::Writing => Goal::Changed(self.opened_for_writing(first)),
             Operation::Refresh => Goal::Changed(self.refreshed(first)),
-            Operation::Survey
+            Operation::Control
+            | Operation::ControlAll
+            | Operation::Survey
             | Operation::StopAll
             | Operation::Status
             | Operation::Stop
@@ -238,15 +249,17 @@ impl Engine {
     /// Forgets a question whose asker has gone.
     pub(crate) fn cancel(&mut self, token: Token) {
         self.forget_survey(token);
+        self.controls.forget(token);
         self.tasks.remove(&token);
     }
 
     /// Answers a question that takes too long.
     pub(crate) fn give_up(&mut self, token: Token) {
+        let waiting = self.forget_survey(token) | self.controls.forget(token);
         if let Some(task) = self.tasks.remove(&token) {
             self.pass_goal(&task, Reason::TimedOut);
             self.finish(token, &task, Outcome::PassThrough);
-        } else if self.forget_survey(token) {
+        } else if waiting {
             self.reply(token, Outcome::PassThrough);
         }
     }

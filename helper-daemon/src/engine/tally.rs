@@ -4,9 +4,13 @@
 use super::Engine;
 use crate::peers::Peers;
 use crate::status::{AskedCounts, Calls, Saved, Served, Status};
+use copper_core::control::Control;
 use copper_core::counters::Totals;
+use copper_core::counters::memory::Memory as Counters;
 use copper_core::request::Operation;
 use copper_core::tree::{Origin, Slow, Stock, Summary};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use std::sync::atomic::Ordering;
 
 /// Counts of questions and of what was done about them.
@@ -17,12 +21,32 @@ pub(super) struct Tally {
     pub(super) evictions: u64,
     /// Alarms acted upon.
     pub(super) alarms_seen: u64,
+    /// What programs count.
+    counters: Option<Counters>,
+    /// What they had counted when that was set back.
+    since: Totals,
 }
 
 impl Tally {
     /// What programs have asked of the shim.
-    fn calls(&self) -> Totals {
-        Totals::default()
+    pub(super) fn calls(&self) -> Totals {
+        let mut calls = self.counted();
+        calls.subtract(&self.since);
+        calls
+    }
+
+    fn counted(&self) -> Totals {
+        let Some(counters) = &self.counters else {
+            return Totals::default();
+        };
+        counters.release_gone(&is_gone);
+        counters.totals()
+    }
+
+    /// Begins counts anew.
+    pub(super) fn set_back(&mut self, control: Control) {
+        let now = self.counted();
+        control.set_back(&mut self.since, &now);
     }
 
     pub(super) fn note(&mut self, operation: Operation) {
@@ -40,13 +64,25 @@ impl Tally {
             | Operation::StopAll
             | Operation::Survey
             | Operation::Journal
+            | Operation::Control
+            | Operation::ControlAll
             | Operation::Attach => return,
         };
         *counter += 1;
     }
 }
 
+fn is_gone(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+}
+
 impl Engine {
+    /// Counts what programs ask in this memory.
+    pub(crate) fn set_counters(&mut self, counters: Counters) {
+        self.tally.counters = Some(counters);
+    }
+
     /// Fills in what the engine knows of the helper's status.
     pub(crate) fn fill_status(&self, status: &mut Status) {
         let summary = self.summary();
@@ -91,8 +127,8 @@ impl Engine {
             questions: self.tally.asked.total,
             passed_through: self.tally.asked.passed_through,
             evictions: self.tally.evictions,
-            commands_pending: 0,
-            commands_failed: 0,
+            commands_pending: self.controls.pending(),
+            commands_failed: self.controls.failed(),
             slowest: Slow::of(rank, &calls).into_iter().collect(),
             calls,
         }

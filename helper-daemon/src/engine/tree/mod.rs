@@ -33,9 +33,10 @@ use bodies::Bodies;
 use copper_core::path::split_last;
 use copper_core::request::Outcome;
 use copper_core::tree::{
-    Action, Answer, Change, Counters, Event, Kind, Node, Object, OriginReply, OriginRequest, Plan,
-    Record, RequestId, Settings, Time, Topology, TopologyError, Waiter,
+    Action, Answer, Change, Counters, Kind, Node, Object, OriginReply, OriginRequest, Plan, Record,
+    RequestId, Settings, Time, Topology, TopologyError,
 };
+pub(super) use copper_core::tree::{Event, Waiter};
 use mounts::Mounts;
 use patience::Patiences;
 use std::collections::{HashMap, VecDeque};
@@ -167,6 +168,21 @@ impl Tree {
     /// What the node has counted.
     pub(super) fn counters(&self) -> &Counters {
         self.node.counters()
+    }
+
+    /// Hands in an event after those that wait already.
+    pub(super) fn hand_in_later(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    /// The time after `patience`.
+    pub(super) fn deadline(&self, patience: Duration) -> Time {
+        self.now().after(patience)
+    }
+
+    /// Nodes of the job.
+    pub(super) fn nodes(&self) -> u32 {
+        self.topology.nodes()
     }
 
     /// Whether the job has other nodes.
@@ -314,7 +330,7 @@ impl Engine {
             }
             Action::Drop(change) => self.drop_changed(&change),
             Action::Forget(record) => self.forget_record(&record),
-            Action::Command(_) => {}
+            Action::Command(command) => self.command(&command),
             Action::Settled { waiter, report } => self.settled(waiter, &report),
             Action::Send { to, message } => self.send(to, &message),
             Action::Transfer {

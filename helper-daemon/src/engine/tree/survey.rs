@@ -45,6 +45,10 @@ impl Engine {
         if waiter == NOBODY {
             return;
         }
+        if self.controls.forget(waiter.0) {
+            self.told_all(waiter.0, report);
+            return;
+        }
         let Some(asked) = self.tree.surveys.remove(&waiter.0) else {
             self.advance(waiter.0);
             return;

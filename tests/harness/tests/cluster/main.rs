@@ -9,6 +9,7 @@ mod fixture;
 mod freshness;
 mod guessing;
 mod jobs;
+mod metrics;
 mod nodes;
 mod origin_faults;
 mod reports;
