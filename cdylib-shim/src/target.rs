@@ -206,7 +206,6 @@ impl Outcome<'_> {
     }
 
     /// Counts the call; one that found a file, where what becomes of it depends on more, later.
-    #[inline(always)]
     pub(crate) fn count(mut self, family: Family) -> Self {
         match &mut self {
             Outcome::Found(found) if depends_on_more(family) => found.counted = Some(family),
@@ -336,8 +335,8 @@ fn of_concern<R>(
     ending: Ending,
     then: impl FnOnce(Outcome<'_>) -> R,
 ) -> R {
-    match at_once(session, bytes, ending) {
-        Some(outcome) => then(outcome.count(family)),
+    match at_once(session, bytes, ending, family) {
+        Some(outcome) => then(outcome),
         None => not_at_once(session, directory, bytes, ending, |outcome| {
             then(outcome.count(family))
         }),
@@ -348,23 +347,41 @@ fn of_concern<R>(
 // In a frame of its own: spread out in each hook a hit takes half as long again. What it calls is
 // spread out in here: records handed over in memory wait for what was just stored.
 #[inline(never)]
-fn at_once(session: &'static Session, bytes: &[u8], ending: Ending) -> Option<Outcome<'static>> {
+fn at_once(
+    session: &'static Session,
+    bytes: &[u8],
+    ending: Ending,
+    family: Family,
+) -> Option<Outcome<'static>> {
     if bytes[0] != b'/' {
         return None;
     }
     let word = path::first_word(bytes);
     if !session.may_concern(word) {
+        count(family, Counted::Uncovered);
         return Some(Outcome::Kernel(Route::AS_GIVEN));
     }
     let Some(place) = classify_here(session, bytes, word) else {
-        let elsewhere = path::shape(bytes).normal;
-        return elsewhere.then_some(Outcome::Kernel(Route::AS_GIVEN));
+        if !path::shape(bytes).normal {
+            return None;
+        }
+        count(family, Counted::Uncovered);
+        return Some(Outcome::Kernel(Route::AS_GIVEN));
     };
     if !session.is_believable() {
         return None;
     }
     let found = look_up_here(session, place, ending)?;
-    Some(outcome(session, place, found))
+    let later = depends_on_more(family);
+    match found {
+        Resolution::Found(_) if later => {}
+        Resolution::Found(_) => count(family, Counted::Hit),
+        Resolution::Absent { .. } => count(family, Counted::Absent),
+        Resolution::Unknown => count(family, Counted::Unknown),
+        _ => count(family, Counted::Special),
+    }
+    let counted = later.then_some(family);
+    Some(outcome_counted(session, place, found, counted))
 }
 
 #[cold]
@@ -413,6 +430,16 @@ fn look_up_here(
 
 #[inline]
 fn outcome<'a>(session: &'static Session, place: Place<'_>, found: Resolution<'a>) -> Outcome<'a> {
+    outcome_counted(session, place, found, None)
+}
+
+#[inline(always)]
+fn outcome_counted<'a>(
+    session: &'static Session,
+    place: Place<'_>,
+    found: Resolution<'a>,
+    counted: Option<Family>,
+) -> Outcome<'a> {
     match found {
         Resolution::Found(record) => Outcome::Found(Found {
             session,
@@ -420,7 +447,7 @@ fn outcome<'a>(session: &'static Session, place: Place<'_>, found: Resolution<'a
             scope: place.scope,
             route: place.route,
             asked: false,
-            counted: None,
+            counted,
         }),
         Resolution::Absent { errno, creatable } => Outcome::Absent {
             errno,

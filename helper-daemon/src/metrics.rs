@@ -175,17 +175,16 @@ fn add_waits(text: &mut Text, status: &Status) {
     let name = "copper_wait_seconds";
     text.metric(name, "histogram", "Waits of programs for the helper.");
     let bucket = format!("{name}_bucket");
-    let mut sum = 0;
+    let mut sum = 0_u64;
     for (at, waits) in calls.waits.iter().enumerate() {
-        sum += waits;
+        sum = sum.saturating_add(*waits);
         if at + 1 < calls.waits.len() {
             let limit = (2_u64 << at) as f64 / 1e6;
             text.sample(&bucket, &[("le", &limit.to_string())], sum);
         }
     }
     text.sample(&bucket, &[("le", "+Inf")], sum);
-    let waited: u64 = calls.waited_microseconds.values().sum();
-    text.sample(&format!("{name}_sum"), &[], waited as f64 / 1e6);
+    text.sample(&format!("{name}_sum"), &[], calls.waited() as f64 / 1e6);
     text.sample(&format!("{name}_count"), &[], sum);
 }
 

@@ -367,7 +367,8 @@ fn operation(family: Family) -> &'static str {
 fn by_family(title: &str, calls: &Totals, outcomes: &[Counted]) -> Vec<u8> {
     let mut text = format!("{title} {{\n");
     for family in Family::ALL {
-        let sum: u64 = outcomes.iter().map(|&how| calls.of(family, how)).sum();
+        let sums = outcomes.iter().map(|&how| calls.of(family, how));
+        let sum = sums.fold(0, u64::saturating_add);
         let _ = writeln!(text, "{}: {sum},", operation(family));
     }
     text += "}\n";

@@ -27,6 +27,11 @@ pub(crate) struct Calls {
     pub(crate) waited_microseconds: BTreeMap<String, u64>,
 }
 
+/// The sum of counts that any process could have written.
+fn total(counts: impl IntoIterator<Item = u64>) -> u64 {
+    counts.into_iter().fold(0, u64::saturating_add)
+}
+
 /// Calls of one family, by how they were answered.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
@@ -70,7 +75,17 @@ impl Calls {
     }
 
     fn sum(&self, what: impl Fn(&FamilyCalls) -> u64) -> u64 {
-        self.families.values().map(what).sum()
+        total(self.families.values().map(what))
+    }
+
+    /// How often programs have waited for the helper.
+    pub(crate) fn waits(&self) -> u64 {
+        total(self.waits.iter().copied())
+    }
+
+    /// How long, in microseconds.
+    pub(crate) fn waited(&self) -> u64 {
+        total(self.waited_microseconds.values().copied())
     }
 
     /// Calls that were answered so, of all families.
@@ -89,8 +104,7 @@ impl Calls {
 
     /// How long a program waits for the helper in the mean, in microseconds.
     fn mean_wait(&self) -> u64 {
-        let waited: u64 = self.waited_microseconds.values().sum();
-        waited / self.waits.iter().sum::<u64>().max(1)
+        self.waited() / self.waits().max(1)
     }
 
     /// For people.
@@ -115,7 +129,7 @@ impl Calls {
             self.running,
             show(self.bytes_served),
             saved.hit_rate * 100.0,
-            self.waits.iter().sum::<u64>(),
+            self.waits(),
             self.mean_wait(),
             saved.operations,
             saved.asked,
@@ -142,18 +156,19 @@ impl Saved {
     pub(crate) fn of(calls: &Calls, origin: &OriginCounts) -> Saved {
         let (hit, absent, asked) = calls.ended();
         let known = Outcome::ALL.into_iter();
-        let passed: u64 = known
+        let passed = known
             .filter(|why| why.is_passed() && *why != Outcome::Uncovered)
-            .map(|why| calls.passed(why))
-            .sum();
-        let answered = hit + absent + asked;
+            .map(|why| calls.passed(why));
+        let passed = total(passed);
+        let answered = total([hit, absent, asked]);
         let helpers = origin.stats + origin.listings + origin.opens + origin.readlinks;
-        let (asked_in_all, made) = (answered + passed, helpers + passed);
+        let asked_in_all = answered.saturating_add(passed);
+        let made = helpers.saturating_add(passed);
         Saved {
             asked: asked_in_all,
             made,
             operations: asked_in_all.saturating_sub(made),
-            hit_rate: (hit + absent) as f64 / answered.max(1) as f64,
+            hit_rate: hit.saturating_add(absent) as f64 / answered.max(1) as f64,
         }
     }
 }
