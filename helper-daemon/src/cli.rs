@@ -503,6 +503,11 @@ pub(crate) struct Service {
     #[arg(long, value_name = "FILE")]
     #[serde(default)]
     pub(crate) metrics: Option<PathBuf>,
+    /// Ask the origin again for names that it did not have, when so much time has passed (the
+    /// default is to take them for absent until a program of the job makes them, or until copper
+    /// refresh).
+    #[arg(long, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) absence_lifetime: Option<u64>,
 }
 
 fn parse_fraction(text: &str) -> Result<f64, String> {
@@ -568,6 +573,10 @@ impl Service {
                 "--idle-limit",
                 self.idle_limit.map(|limit| limit.to_string()),
             ),
+            (
+                "--absence-lifetime",
+                self.absence_lifetime.map(|time| time.to_string()),
+            ),
         ];
         for (name, value) in numbers {
             if let Some(value) = value {
@@ -592,8 +601,8 @@ mod tests {
     #[test]
     fn a_service_survives_the_way_to_the_helper() {
         let line = "copper run --cover /a --cover /b --memory 8G --view /v --largest 10M --cpus \
-                    1,0 --nice -5 --idle-limit 60 --metrics /m -P -N 5 -A -I 10 --profile-directory /p -- x --cover \
-                    y";
+                    1,0 --nice -5 --idle-limit 60 --absence-lifetime 250 --metrics /m -P -N 5 -A -I 10 \
+                    --profile-directory /p -- x --cover y";
         let cli = Cli::parse_from(line.split(' '));
         let Command::Run(run) = cli.command else {
             panic!("not a run");
@@ -614,5 +623,6 @@ mod tests {
         assert_eq!(helper.service.profile, run.service.profile);
         assert!(helper.service.profile.is_on());
         assert_eq!(helper.service.metrics, Some("/m".into()));
+        assert_eq!(helper.service.absence_lifetime, Some(250));
     }
 }

@@ -3,6 +3,7 @@
 //! It waits without a timer when nothing is outstanding.
 
 mod client;
+mod handover;
 mod idleness;
 
 use crate::engine::{Engine, Token};
@@ -10,6 +11,7 @@ use crate::shared_memory::AlarmPage;
 use anyhow::{Context, Result};
 use client::{Client, Progress};
 use copper_core::request::{Operation, Outcome};
+pub(crate) use handover::Handover;
 use idleness::Idleness;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -79,6 +81,7 @@ pub(crate) struct Server<'a> {
     epoll: OwnedFd,
     listener: &'a UnixListener,
     listening: bool,
+    handover: Handover,
     alarm: &'a AlarmPage,
     engine: &'a mut Engine,
     report: &'a dyn Report,
@@ -102,6 +105,7 @@ impl<'a> Server<'a> {
         listener: &'a UnixListener,
         signals: &OwnedFd,
         endings: Endings,
+        handover: Handover,
         alarm: &'a AlarmPage,
         engine: &'a mut Engine,
         report: &'a dyn Report,
@@ -135,6 +139,7 @@ impl<'a> Server<'a> {
             epoll,
             listener,
             listening: true,
+            handover,
             alarm,
             engine,
             report,
@@ -336,6 +341,10 @@ impl<'a> Server<'a> {
                 let (most, _) = client.take_paths();
                 let profile = self.report.profile(self.engine, &most);
                 self.answer(token, Outcome::Known, &profile);
+            }
+            Operation::Memory => {
+                self.handover.answer(client.socket());
+                self.drop_client(token);
             }
             Operation::Survey => {
                 let (wish, _) = client.take_paths();

@@ -8,6 +8,7 @@
 //! However many tasks wait for an object, it is asked for once: the tree's node sees to that.
 #![forbid(unsafe_code)]
 
+mod absences;
 mod change;
 mod closure;
 mod content;
@@ -26,6 +27,7 @@ use crate::origin::OriginPath;
 use crate::origin::work::Origin;
 use crate::peers::{self, Peers};
 use crate::store::Store;
+use absences::Absences;
 use anyhow::Context;
 use controls::Controls;
 use copper_core::catalog::memory::Whole;
@@ -37,7 +39,7 @@ use copper_core::tree::{Object, Topology};
 use scope::Covered;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tally::Tally;
 use tree::Tree;
 use written::Written;
@@ -113,6 +115,8 @@ pub(crate) struct Policy {
     pub(crate) directory_limit: usize,
     /// Larger files are left to the origin, in bytes.
     pub(crate) largest: u64,
+    /// How long absences are believed; until something changes where there is no limit.
+    pub(crate) absence_lifetime: Option<Duration>,
 }
 
 /// The engine: catalog, store and origin, and the tasks that need them.
@@ -135,6 +139,8 @@ pub(crate) struct Engine {
     by_name: HashSet<OriginPath>,
     /// Directories that are known whole.
     complete: HashSet<OriginPath>,
+    /// Where absences are believed for a limited time.
+    absences: Option<Absences>,
     written: Written,
     /// The names of files that have several, by device and inode.
     linked: HashMap<(u64, u64), Vec<OriginPath>>,
@@ -162,6 +168,8 @@ impl Engine {
             Some(peers) => Tree::new(peers.topology(), peers.rank(), peers::incarnation())?,
             None => Tree::new(Topology::fitted(1, 1, 1)?, 0, std::process::id())?,
         };
+        let lifetime = policy.absence_lifetime;
+        let absences = lifetime.map(|lifetime| Absences::new(lifetime, tree.topology()));
         Ok(Engine {
             writer,
             covered: Covered::new(&policy, store.root()),
@@ -178,6 +186,7 @@ impl Engine {
             replies: Vec::new(),
             by_name: HashSet::new(),
             complete: HashSet::new(),
+            absences,
             written,
             linked: HashMap::new(),
             needs: HashMap::new(),
@@ -220,7 +229,8 @@ impl Engine {
             | Operation::Status
             | Operation::Stop
             | Operation::Journal
-            | Operation::Attach => {
+            | Operation::Attach
+            | Operation::Memory => {
                 self.reply(token, Outcome::Refused);
                 return;
             }

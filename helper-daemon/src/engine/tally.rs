@@ -66,7 +66,8 @@ impl Tally {
             | Operation::Journal
             | Operation::Control
             | Operation::ControlAll
-            | Operation::Attach => return,
+            | Operation::Attach
+            | Operation::Memory => return,
         };
         *counter += 1;
     }
