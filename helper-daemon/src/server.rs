@@ -2,12 +2,14 @@
 //!
 //! It waits without a timer when nothing is outstanding.
 
+mod bursts;
 mod client;
 mod idleness;
 
 use crate::engine::{Engine, Token};
 use crate::shared_memory::AlarmPage;
 use anyhow::{Context, Result};
+use bursts::Bursts;
 use client::{Client, Progress};
 use copper_core::request::{Operation, Outcome};
 use idleness::Idleness;
@@ -88,6 +90,7 @@ pub(crate) struct Server<'a> {
     starter: Option<OwnedFd>,
     watched: Option<OwnedFd>,
     idleness: Option<Idleness>,
+    bursts: Bursts,
     uid: u32,
     end: Option<End>,
     /// Who asked for the end of the job.
@@ -144,6 +147,7 @@ impl<'a> Server<'a> {
             starter,
             watched,
             idleness: idle_limit.map(|limit| Idleness::new(limit, catalog)),
+            bursts: Bursts::default(),
             uid: crate::runtime::own_uid(),
             end: None,
             ender: None,
@@ -169,6 +173,9 @@ impl<'a> Server<'a> {
             ) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error).context("cannot wait for events"),
+            }
+            if events.is_empty() && timeout == Some(Timespec::default()) {
+                std::thread::yield_now();
             }
             self.alarm.clear_silent();
             self.engine.heed_alarms(self.alarm.raised());
@@ -205,7 +212,7 @@ impl<'a> Server<'a> {
     }
 
     fn timeout(&mut self) -> Option<Timespec> {
-        if !self.engine.may_wait() {
+        if self.bursts.goes_on() || !self.engine.may_wait() {
             return Some(Timespec::default());
         }
         let client = self.deadlines.first().map(|(first, _)| *first);
@@ -308,6 +315,7 @@ impl<'a> Server<'a> {
             return;
         };
         client.asked_at = Some(now);
+        self.bursts.note(now);
         if let Some(idleness) = &mut self.idleness {
             idleness.note_use();
         }
