@@ -182,6 +182,7 @@ impl Started {
                 covered: covered.clone(),
                 directory_limit: service.directory_limit,
                 largest: service.largest.unwrap_or(u64::MAX),
+                read_ahead: service.read_ahead,
             };
             // SAFETY: called once; the engine that gets the memory is dropped before it.
             let memory = unsafe { catalog.whole() };

@@ -8,6 +8,7 @@
 //! However many tasks wait for an object, it is asked for once: the tree's node sees to that.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod change;
 mod closure;
 mod content;
@@ -24,6 +25,7 @@ use crate::origin::OriginPath;
 use crate::origin::work::Origin;
 use crate::peers::{self, Peers};
 use crate::store::Store;
+use ahead::Ahead;
 use anyhow::Context;
 use copper_core::catalog::memory::Whole;
 use copper_core::catalog::resolve::Walk;
@@ -66,6 +68,8 @@ enum Goal {
     Resolve(OriginPath),
     Listing(OriginPath),
     Content(OriginPath),
+    /// A file's bytes that nobody has asked for yet.
+    Ahead(OriginPath),
     Closure(OriginPath),
     Changed(change::Change),
 }
@@ -77,6 +81,16 @@ struct Task {
     waits: u32,
     /// The file whose bytes it waited for last, and how often.
     copies: (Option<OriginPath>, u32),
+}
+
+impl Task {
+    fn new(goal: Goal) -> Task {
+        Task {
+            goal,
+            waits: 0,
+            copies: (None, 0),
+        }
+    }
 }
 
 /// More than any walk needs: a path has at most 2,048 components, and 40 links.
@@ -107,6 +121,8 @@ pub(crate) struct Policy {
     pub(crate) directory_limit: usize,
     /// Larger files are left to the origin, in bytes.
     pub(crate) largest: u64,
+    /// Most Python modules of a directory that are read ahead of being asked for.
+    pub(crate) read_ahead: usize,
 }
 
 /// The engine: catalog, store and origin, and the tasks that need them.
@@ -135,6 +151,7 @@ pub(crate) struct Engine {
     /// What the stored libraries need, by store inode.
     needs: HashMap<u64, Option<Arc<Needs>>>,
     tally: Tally,
+    ahead: Ahead,
     /// The catalog has no room: nothing new is learnt.
     full: bool,
 }
@@ -158,6 +175,7 @@ impl Engine {
             covered: Covered::new(&policy, store.root()),
             store,
             origin,
+            ahead: Ahead::new(policy.read_ahead),
             policy,
             walk: Box::default(),
             tasks: HashMap::new(),
@@ -206,12 +224,7 @@ impl Engine {
                 return;
             }
         };
-        let task = Task {
-            goal,
-            waits: 0,
-            copies: (None, 0),
-        };
-        self.tasks.insert(token, task);
+        self.tasks.insert(token, Task::new(goal));
         self.advance(token);
         self.pump();
     }
@@ -240,6 +253,9 @@ impl Engine {
     }
 
     fn reply(&mut self, token: Token, outcome: Outcome) {
+        if ahead::is_own(token) {
+            return self.ahead.note_end();
+        }
         if outcome == Outcome::PassThrough {
             self.tally.asked.passed_through += 1;
         }
@@ -287,7 +303,7 @@ impl Engine {
         match &task.goal {
             Goal::Resolve(path) => self.resolve(&path.clone()),
             Goal::Listing(path) => self.list(&path.clone()),
-            Goal::Content(path) => {
+            Goal::Content(path) | Goal::Ahead(path) => {
                 let path = path.clone();
                 self.content(&path, task)
             }

@@ -64,6 +64,7 @@ impl Engine {
             readlinks: counters.readlinks.load(Ordering::Relaxed),
         };
         status.evictions = self.tally.evictions;
+        status.read_ahead = self.ahead.begun();
         status.peers = self.peers.as_ref().map(|peers| peers.status());
     }
 }
