@@ -483,6 +483,11 @@ pub(crate) struct Service {
     /// Leave files larger than this to the origin, e.g. 10M (the default is what the memory holds).
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(crate) largest: Option<u64>,
+    /// Once programs have asked for two Python modules (compiled ones, or extensions) of a
+    /// directory, fetch up to so many of its others before they are asked for; 0 to fetch nothing
+    /// that nobody asked for.
+    #[arg(long, value_name = "FILES", default_value_t = READ_AHEAD)]
+    pub(crate) read_ahead: usize,
     /// Bind all of the helper's threads to these processors, e.g. 48-51,60.
     #[arg(long, value_name = "LIST")]
     pub(crate) cpus: Option<CpuList>,
@@ -519,6 +524,7 @@ fn parse_fraction(text: &str) -> Result<f64, String> {
 
 const DIRECTORY_LIMIT: usize = 20_000;
 const THREADS: u16 = 16;
+const READ_AHEAD: usize = 512;
 
 /// `copper helper`.
 #[derive(Debug, Args)]
@@ -564,6 +570,8 @@ impl Service {
             self.directory_limit.to_string().into(),
             "--threads".into(),
             self.threads.to_string().into(),
+            "--read-ahead".into(),
+            self.read_ahead.to_string().into(),
         ]);
         let numbers = [
             ("--largest", self.largest.map(|size| size.to_string())),

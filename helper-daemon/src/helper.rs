@@ -224,6 +224,7 @@ impl Started {
                 directory_limit: service.directory_limit,
                 largest: service.largest.unwrap_or(u64::MAX),
                 absence_lifetime: service.absence_lifetime.map(Duration::from_millis),
+                read_ahead: service.read_ahead,
             };
             // SAFETY: called once; the engine that gets the memory is dropped before it.
             let memory = unsafe { catalog.whole() };
