@@ -172,7 +172,7 @@ fn map_both(catalog: &Opened, alarm: &Opened, path: [u8; 64]) -> Option<*const A
 ///
 /// `O_NONBLOCK` keeps an open of something else (after the helper died and its process id was
 /// given away) from waiting.
-fn open_memory(path: *const u8, flags: i32, uid: u32) -> Option<Opened> {
+pub(crate) fn open_memory(path: *const u8, flags: i32, uid: u32) -> Option<Opened> {
     let opened = sys::open(path, flags | libc::O_NONBLOCK | libc::O_NOCTTY)?;
     check_memory(opened, uid)
 }
@@ -187,7 +187,13 @@ fn check_memory(opened: Descriptor, uid: u32) -> Option<Opened> {
     (regular && sealed && status.st_uid == uid).then_some((opened, status))
 }
 
-fn map_part(opened: &Descriptor, start: u64, length: u64, protection: i32) -> Option<*mut u8> {
+/// Maps a part of a file, shared.
+pub(crate) fn map_part(
+    opened: &Descriptor,
+    start: u64,
+    length: u64,
+    protection: i32,
+) -> Option<*mut u8> {
     // SAFETY: a new mapping at a place of the kernel's choice; the descriptor is ours.
     let result = unsafe {
         call!(

@@ -3,8 +3,10 @@
 //!
 //! While one thread makes it, and for ever where there is no helper, all calls pass through.
 
+use crate::counters;
 use crate::foreign;
 use crate::memory::{self, MAPPED, Mapped};
+use crate::process::environment;
 use crate::sys::{self, call};
 use copper_core::catalog::layout::{self, Alarm, header};
 use copper_core::catalog::memory::Segmented;
@@ -13,7 +15,7 @@ use copper_core::location;
 use copper_core::path::{self, Sieve};
 use copper_core::store::{self, FilesStart};
 use core::cell::UnsafeCell;
-use core::ffi::{CStr, c_char};
+use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// The catalog as this process sees it.
@@ -83,10 +85,6 @@ pub(crate) fn switch_off() {
     SWITCHED_OFF.store(true, Ordering::Relaxed);
 }
 
-unsafe extern "C" {
-    static environ: *const *const c_char;
-}
-
 /// The session, if there was a helper when this process first looked, even if it is gone now:
 /// enough to translate descriptors and working directories in the store back to the origin.
 #[inline]
@@ -99,18 +97,10 @@ pub(crate) fn known() -> Option<&'static Session> {
     }
 }
 
-/// Looks for the helper while the environment is still what the process was given: `env -i` has
-/// cleared its own before it makes its first call about a file.
-#[ctor::ctor(unsafe)]
-fn at_load() {
-    known();
-}
-
 #[cold]
 #[inline(never)]
 fn make() -> Option<&'static Session> {
-    // SAFETY: reading the pointer that libc keeps.
-    if unsafe { environ.is_null() } {
+    if environment().is_null() {
         return None;
     }
     let won = GLOBAL
@@ -129,9 +119,9 @@ fn make() -> Option<&'static Session> {
 
 /// The value of an environment variable, as the process was given it or has changed it since.
 pub(crate) fn variable(name: &str) -> Option<&'static [u8]> {
-    // SAFETY: environ is a NULL-terminated array of NUL-terminated strings.
+    // SAFETY: the environment is a NULL-terminated array of NUL-terminated strings.
     unsafe {
-        let mut entry = environ;
+        let mut entry = environment();
         while !entry.is_null() && !(*entry).is_null() {
             let text = CStr::from_ptr(*entry).to_bytes();
             if text.len() > name.len()
@@ -184,6 +174,7 @@ impl Session {
         session.take_strings()?;
         session.take_environment();
         session.set_sieves();
+        counters::attach(directory, uid);
         Some(session)
     }
 

@@ -69,6 +69,7 @@ mod tests {
             directory_limit: 10,
             largest: u64::MAX,
             absence_lifetime: None,
+            read_ahead: 0,
         };
         Covered::new(&policy, Path::new("/dev/shm/copper-1"))
     }

@@ -8,6 +8,7 @@ mod fixture;
 mod launchers;
 mod limits;
 mod mpi;
+mod options;
 mod ranks;
 mod scripts;
 mod slurm;
