@@ -69,11 +69,10 @@ contain() {
   local options=()
   while [ "$1" != -- ]; do options+=("$1"); shift; done
   shift
-  unshare "${options[@]}" --mount --propagation private bash -c '
+  "${as_user[@]}" unshare "${options[@]}" --mount --propagation private bash -c '
     set -e
     tree=$1 place=$2; shift 2
     mount --rbind "$tree" "$tree"
-    mkdir -p "$tree$place"
     mount --rbind "$place" "$tree$place"
     mount --rbind /proc "$tree/proc"
     mount --rbind /dev/shm "$tree/dev/shm"
@@ -81,8 +80,11 @@ contain() {
       COPPER_VIEW="$place/view" "$@"' - "$tree" "$place" "$@"
 }
 
+# Who runs the helper and the programs: root, or these words before each command.
+as_user=()
+
 count() { # NAME of origin or asked
-  COPPER_RUNTIME_DIR=$place/run "$outside" status --json |
+  COPPER_RUNTIME_DIR=$place/run "${as_user[@]}" "$outside" status --json |
     python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]][sys.argv[2]])' "$@"
 }
 
@@ -113,7 +115,7 @@ PROGRAM
 # With the helper outside. The arguments are the options of unshare.
 try_helper_outside() {
   local library=$place/installed/$name/lib/libcopper.so opens asked
-  "$outside" start --cover "$place/env" >/dev/null
+  "${as_user[@]}" "$outside" start --cover "$place/env" >/dev/null
   contain "$@" -- env LD_PRELOAD="$library" bash "$place/program.sh"
   opens=$(count origin opens) asked=$(count asked total)
   [ "$asked" -gt 0 ] || die "the helper was not asked: the programs in the container did not find it"
@@ -121,7 +123,7 @@ try_helper_outside() {
     python3 -c "$import_demo"
   [ "$(count origin opens)" = "$opens" ] || die "the second import read from the origin again"
   echo "served: asked $asked times, $opens files opened on the origin, none by the second import"
-  "$outside" stop >/dev/null
+  "${as_user[@]}" "$outside" stop >/dev/null
 }
 
 try_containers() {
@@ -129,12 +131,18 @@ try_containers() {
   tar -C "$place/installed" -xzf "$tarball"
   make_package
   make_program
+  mkdir -p "$tree$place"
   export COPPER_RUNTIME_DIR=$place/run COPPER_VIEW=$place/view
 
   say "a container without a user namespace, the helper outside"
   try_helper_outside
-  say "a container in a user namespace, the helper outside"
+  # Root's helper serves no user namespace.
+  say "a container in an ordinary user's namespace, the helper outside"
+  chown -R nobody "$place"
+  as_user=(setpriv --reuid=65534 --regid=65534 --clear-groups)
   try_helper_outside --user --map-root-user
+  as_user=()
+  chown -R root "$place"
 
   say "a container in a user namespace, the helper in the same one"
   contain --user --map-root-user -- bash -c "

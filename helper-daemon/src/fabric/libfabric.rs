@@ -22,6 +22,7 @@ use libfabric_sys::{
 
 use super::channel::{Channel, FRAMES_PER_PEER, Received};
 use super::frame::Unproved;
+use super::stale;
 use super::{
     AdmitError, Counters, Event, Fetch, FetchError, MAX_MESSAGE, Offer, OfferId, PostError, Rank,
     Session, Transport,
@@ -413,6 +414,16 @@ impl LibfabricTransport {
         Ok(inserted)
     }
 
+    /// Has the provider connect anew to a peer that was lost, once it is back.
+    fn cut_connections(&self, addresses: &[Vec<u8>]) {
+        for (rail, address) in self.rails.iter().zip(addresses) {
+            let parse = |address: &[u8]| stale::parse(&rail.endpoint.address_text(address));
+            if let (Some(own), Some(peer)) = (parse(rail.endpoint.address()), parse(address)) {
+                stale::cut(own, peer);
+            }
+        }
+    }
+
     fn retire(&mut self, peers: Vec<Peer>) {
         for (rail, peer) in self.rails.iter_mut().zip(peers) {
             rail.retired.push(peer);
@@ -471,6 +482,7 @@ impl Transport for LibfabricTransport {
         self.fail_fetches_of(rank);
         if let Some(peer) = self.peers.remove(&rank) {
             self.counters.expired += peer.channel.waiting() as u64;
+            self.cut_connections(&peer.addresses);
             self.retire(peer.rails);
         }
     }

@@ -23,6 +23,7 @@ pub(crate) mod in_process;
 pub(crate) mod libfabric;
 #[cfg(test)]
 mod measure;
+mod stale;
 
 /// A helper's number in its job, from 0.
 pub(crate) type Rank = u32;

@@ -362,6 +362,37 @@ fn links_down() {
     );
 }
 
+/// The kernel tries an old connection at doubling intervals, so the longer a node was cut off, the
+/// longer it would take to notice that it is back.
+#[test]
+fn a_node_that_was_cut_off_for_long_is_back_soon() {
+    const OUTAGE: Duration = Duration::from_secs(27);
+    let cluster = Cluster::up(3);
+    let place = cluster.place();
+    let job = Job::start(&cluster, &[place], Wishes::arguments(&ONE_TREE));
+    let leaf = node_of(Part::Leaf, 3);
+    let asked_on = (0..3).find(|&node| node != leaf).unwrap();
+    cluster.set_link(leaf, false);
+    let cut = Instant::now();
+    // The survey is what the kernel tries to deliver.
+    assert_eq!(job.missing(asked_on), [cluster.host(leaf)]);
+    std::thread::sleep(OUTAGE.saturating_sub(cut.elapsed()));
+    cluster.set_link(leaf, true);
+    let back = Instant::now();
+    let all = || job.missing(asked_on).is_empty() && job.missing(leaf).is_empty();
+    assert!(
+        wait_until(Duration::from_secs(15), all),
+        "not back after {:?}",
+        back.elapsed()
+    );
+    println!(
+        "back {:.1} s after an outage of {OUTAGE:?}",
+        back.elapsed().as_secs_f64()
+    );
+    job.stop(asked_on)
+        .unwrap_or_else(|error| panic!("{error:#}"));
+}
+
 #[test]
 #[ignore = "takes many minutes; scripts/faults.sh runs it"]
 fn every_harm_on_eight_nodes_with_500_megabytes() {
