@@ -2,27 +2,14 @@
 //! where they do not (access control lists, capabilities, another real than effective user).
 
 use crate::original::{hooks, original};
+use crate::scope::grants;
 use crate::session::Session;
 use crate::sys::{call, fail, finish, stat_at};
 use crate::target::{Outcome, with_target};
-use copper_core::attributes::Attributes;
 use copper_core::catalog::resolve::Ending;
 use copper_core::counters::{Family, Outcome as Counted};
 use core::ffi::{c_char, c_int};
 use libc::{AT_EACCESS, AT_FDCWD, AT_SYMLINK_NOFOLLOW, F_OK, R_OK, W_OK, X_OK};
-
-/// Whether the mode bits grant `wanted` (`R_OK`, `W_OK`, `X_OK` together) to the session's user;
-/// `None` where they do not settle it.
-pub(crate) fn grants(session: &Session, attributes: &Attributes, wanted: c_int) -> Option<bool> {
-    let wanted = wanted as u32;
-    let class = |shift: u32| (attributes.mode >> shift) & wanted == wanted;
-    if attributes.uid == session.uid {
-        let granted = class(6);
-        return (granted || session.uid != 0).then_some(granted);
-    }
-    // Whether the user is in the group need not be known where both classes grant it.
-    (class(3) && class(0)).then_some(true)
-}
 
 fn common(
     directory: c_int,

@@ -2,12 +2,12 @@
 //! and the kernel's answer is translated back; nothing is remembered here, since a vfork child
 //! shares all memory with its parent but not the working directory.
 
-use crate::access::grants;
 use crate::ask::ask;
 use crate::content::with_stored;
 use crate::descriptor::{record_of, scope_of};
 use crate::links::put_name;
 use crate::original::{hooks, original};
+use crate::scope::grants;
 use crate::session::{self, Session};
 use crate::stat::stat;
 use crate::sys::{call, errno, fail, finish, set_errno};

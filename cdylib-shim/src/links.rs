@@ -7,7 +7,7 @@ use crate::session::{self, Session};
 use crate::sys::{call, fail, finish, set_errno};
 use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Place, Scope, is_bad_pointer, text, with_target};
 use copper_core::counters::Family;
-use copper_core::path::PATH_MAX;
+use copper_core::path::{self, PATH_MAX};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use libc::{AT_FDCWD, size_t, ssize_t};
 
@@ -125,10 +125,19 @@ fn read_of_process(
         return kernel(directory, path, out, room);
     }
     let mut named = [0u8; PATH_MAX + 1];
-    match name_for_program(session, &whole[..length as usize], &mut named) {
+    let stored = before_removal(session, &whole[..length as usize]);
+    match name_for_program(session, stored, &mut named) {
         Some(length) => copy_out(&named[..length], out, room),
         None => copy_out(&whole[..length as usize], out, room),
     }
+}
+
+/// The name in the mirror that a running program had before the helper removed it: the kernel puts
+/// a mark behind it.
+fn before_removal<'p>(session: &Session, name: &'p [u8]) -> &'p [u8] {
+    name.strip_suffix(b" (deleted)")
+        .filter(|before| path::below(before, session.mirror).is_some())
+        .unwrap_or(name)
 }
 
 fn raw_readlink(directory: c_int, path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t {

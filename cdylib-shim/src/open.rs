@@ -1,13 +1,13 @@
 //! The open family: a covered file opened for reading gives a descriptor on the store's file;
 //! opened for writing it is the origin's under a covered prefix, and an error in the view.
 
-use crate::access;
 use crate::ask::tell;
 use crate::change::mode_of;
 use crate::content::open_stored;
 use crate::counters::count;
 use crate::descriptor::stored_by_link;
 use crate::original::{hooks, original};
+use crate::scope::grants;
 use crate::session;
 use crate::sys::{Descriptor, call, fail, finish};
 use crate::target::{
@@ -152,8 +152,7 @@ fn open_found(
     let reads = flags & O_ACCMODE == O_RDONLY;
     // A descriptor on the mirror would let in whom the origin's directory keeps out.
     let servable = if attributes.is_directory() {
-        (reads || descriptor_only)
-            && access::grants(found.session, attributes, wanted) == Some(true)
+        (reads || descriptor_only) && grants(found.session, attributes, wanted) == Some(true)
     } else {
         attributes.is_regular() && !descriptor_only && reads && flags & !NATIVE == 0
     };
@@ -427,7 +426,7 @@ fn origin_refuses(
 fn is_denied(found: &Found<'_>, flags: c_int) -> bool {
     let reads = flags & O_ACCMODE == libc::O_RDWR;
     let wanted = libc::W_OK | if reads { libc::R_OK } else { 0 };
-    let granted = access::grants(found.session, found.record.attributes(), wanted);
+    let granted = grants(found.session, found.record.attributes(), wanted);
     granted.map_or_else(
         || {
             let path = found.record.path_terminated().as_ptr();

@@ -135,7 +135,7 @@ fn open(directory: c_int, path: *const c_char) -> Option<Descriptor> {
 }
 
 /// Reads at an offset; 0 where that fails.
-fn read_at(file: c_int, out: &mut [u8], offset: u64) -> usize {
+pub(crate) fn read_at(file: c_int, out: &mut [u8], offset: u64) -> usize {
     // SAFETY: the room and its length belong together.
     let got = unsafe { call!(libc::SYS_pread64, file, out.as_mut_ptr(), out.len(), offset) };
     usize::try_from(got).unwrap_or(0)
@@ -176,22 +176,27 @@ fn read_plain<T: Plain>(file: &Descriptor, offset: u64) -> Option<T> {
     }
 }
 
+/// The header of an ELF file of our own word size.
+pub(crate) fn elf_header(file: &Descriptor) -> Option<libc::Elf64_Ehdr> {
+    const CLASS_64: u8 = 2;
+    let header = read_plain::<libc::Elf64_Ehdr>(file, 0)?;
+    let is_elf = header.e_ident.starts_with(b"\x7fELF");
+    (is_elf && header.e_ident[4] == CLASS_64).then_some(header)
+}
+
+/// The program headers of an ELF file.
+pub(crate) fn program_headers(
+    file: &Descriptor,
+    header: &libc::Elf64_Ehdr,
+) -> impl Iterator<Item = libc::Elf64_Phdr> {
+    let (start, length) = (header.e_phoff, u64::from(header.e_phentsize));
+    (0..u64::from(header.e_phnum))
+        .map_while(move |index| read_plain(file, start.checked_add(index * length)?))
+}
+
 /// Whether an ELF file is a program of our own word size that names a dynamic loader.
 fn has_loader(file: &Descriptor) -> bool {
-    const CLASS_64: u8 = 2;
-    const PT_INTERP: u32 = 3;
-    let Some(header) = read_plain::<libc::Elf64_Ehdr>(file, 0) else {
-        return false;
-    };
-    if header.e_ident[4] != CLASS_64 {
-        return false;
-    }
-    (0..u64::from(header.e_phnum)).any(|index| {
-        let offset = index * u64::from(header.e_phentsize);
-        header
-            .e_phoff
-            .checked_add(offset)
-            .and_then(|offset| read_plain::<libc::Elf64_Phdr>(file, offset))
-            .is_some_and(|part| part.p_type == PT_INTERP)
+    elf_header(file).is_some_and(|header| {
+        program_headers(file, &header).any(|part| part.p_type == libc::PT_INTERP)
     })
 }

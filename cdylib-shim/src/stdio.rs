@@ -1,10 +1,10 @@
 //! `fopen`, `freopen` and `setmntent`, which open inside libc: a file that is only read is opened by the
 //! store's name for it, so that everything else about the stream is libc's own.
 
-use crate::access::grants;
 use crate::content::with_stored;
 use crate::open::{may_write, open_common, told};
 use crate::original::{hooks, original};
+use crate::scope::grants;
 use crate::sys::set_errno;
 use crate::target::{FOLLOW, Outcome, Scope, with_place, with_target};
 use copper_core::counters::{Family, Outcome as Counted};

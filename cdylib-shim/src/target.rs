@@ -5,13 +5,13 @@
 //! outcome to a closure. Large buffers live in functions that the common case does not enter, so
 //! that a hit needs little stack (signal handlers run on small ones).
 
-use crate::access::grants;
 use crate::ask::{ask, has_given_up};
 use crate::counters::{count, depends_on_more};
 use crate::descriptor::scope_of;
+pub(crate) use crate::scope::Scope;
+use crate::scope::{Reach, grants};
 use crate::session::{self, Session};
 use crate::sys::{self, call};
-use copper_core::attributes::Attributes;
 use copper_core::catalog::reader::Record;
 use copper_core::catalog::resolve::{self, Ending, Resolution, Walk};
 use copper_core::counters::{Family, Outcome as Counted};
@@ -29,15 +29,6 @@ pub(crate) const NO_FOLLOW: Ending = Ending {
     follow: false,
     directory: false,
 };
-
-/// How a covered path was named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// Below the view: read-only.
-    View,
-    /// By its own name, below a covered prefix: writes reach the origin.
-    Prefix,
-}
 
 /// Where a call goes when the kernel has to answer it.
 #[derive(Clone, Copy)]
@@ -185,45 +176,6 @@ impl Outcome<'_> {
             },
             outcome => outcome,
         }
-    }
-}
-
-/// Which canonical paths a walk may answer for.
-pub(crate) struct Reach<'s> {
-    session: &'s Session,
-    scope: Scope,
-}
-
-impl<'s> Reach<'s> {
-    fn parent_of_view(&self) -> &'s [u8] {
-        path::split_last(self.session.view).0
-    }
-}
-
-impl resolve::Scope for Reach<'_> {
-    fn covers(&self, path: &[u8]) -> bool {
-        match self.scope {
-            Scope::View => !path::is_node_local(path) || self.session.covers(path),
-            Scope::Prefix => self.session.covers(path),
-        }
-    }
-
-    fn leads_inside(&self, path: &[u8]) -> bool {
-        match self.scope {
-            Scope::View => self.covers(path),
-            Scope::Prefix => {
-                self.covers(path) || self.session.prefixes().any(|p| path::is_within(p, path))
-            }
-        }
-    }
-
-    #[inline]
-    fn may_search(&self, directory: &Attributes) -> bool {
-        grants(self.session, directory, libc::X_OK) == Some(true)
-    }
-
-    fn above_root(&self) -> Option<&[u8]> {
-        (self.scope == Scope::View).then(|| self.parent_of_view())
     }
 }
 

@@ -6,8 +6,8 @@
 #![forbid(unsafe_code)]
 
 use crate::commands::ask_status;
-use crate::of_this_host;
 use crate::runtime::Runtime;
+use crate::runtime::of_this_host;
 use crate::status::Status;
 use anyhow::{Context, Result};
 use std::fmt::{Display, Write};

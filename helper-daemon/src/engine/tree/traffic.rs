@@ -36,7 +36,10 @@ impl Engine {
                     self.hand_in(Event::Transferred { id, result });
                 }
                 Happened::Lost(peer) => self.hand_in(Event::PeerLost(peer)),
-                Happened::Back(peer) => self.hand_in(Event::PeerBack(peer)),
+                Happened::Back(peer) => {
+                    self.note_ready();
+                    self.hand_in(Event::PeerBack(peer));
+                }
             }
             self.pump();
         }

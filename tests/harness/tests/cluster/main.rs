@@ -12,6 +12,8 @@ mod jobs;
 mod metrics;
 mod nodes;
 mod origin_faults;
+mod reports;
 mod sharing;
 mod starting;
 mod strangers;
+mod top;

@@ -1,6 +1,7 @@
 //! Copper on one node, seen by the programs that run under it: whatever they print must be what
 //! they print without it.
 
+mod absences;
 mod changes;
 mod coexistence;
 mod containers;
@@ -9,6 +10,7 @@ mod escapes;
 mod faults;
 mod fixture;
 mod lifecycle;
+mod loading;
 mod random_trees;
 mod reading;
 mod real_programs;
