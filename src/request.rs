@@ -18,6 +18,8 @@ pub const SOCKET: &str = "socket";
 pub const CATALOG: &str = "catalog";
 /// Name of the one page that applications may write (see [`crate::catalog::layout::Alarm`]).
 pub const ALARM: &str = "alarm";
+/// Name of the link to the counters, which applications write (see [`crate::counters::layout`]).
+pub const COUNTERS: &str = "counters";
 /// How long a shim waits for a sign of life, in milliseconds, before it goes to the origin itself.
 pub const PATIENCE_MS: u64 = 2_000;
 /// How often a helper says that it is at work on a request, in milliseconds.
@@ -52,6 +54,14 @@ pub enum Operation {
     Survey = 20,
     /// End the helpers of all nodes; the reply's body is JSON.
     StopAll = 21,
+    /// Say what was obtained, from where and how fast, and what was left to the origin; the reply's
+    /// body is JSON. The path is the greatest number of objects to name.
+    Journal = 32,
+    /// Do what a [control](crate::control) says; the path is its number in decimal digits, the
+    /// second path the directory to write to. Where there is none, what is dumped is the body.
+    Control = 22,
+    /// The same on all nodes, which write to files; the body is JSON.
+    ControlAll = 23,
     /// Stay as long as this connection is open (a helper that `copper run` started ends when the
     /// last such connection closes).
     Attach = 19,
@@ -63,7 +73,7 @@ impl Operation {
         use Operation::*;
         [
             Resolve, Listing, Content, Closure, Changed, Writing, Refresh, Status, Stop, Attach,
-            Survey, StopAll,
+            Survey, StopAll, Control, ControlAll, Journal,
         ]
         .into_iter()
         .find(|operation| *operation as u16 == number)

@@ -4,7 +4,8 @@
 //! closes nothing of ours. After one silence the process stops asking, and the alarm page tells
 //! all others; the helper clears that when it is back.
 
-use crate::process::{errno, now_ms, set_errno};
+use crate::counters;
+use crate::process::{errno, now_ns, set_errno};
 use crate::session::{Session, runtime_path};
 use crate::sys::{Descriptor, call};
 use copper_core::catalog::layout::Alarm;
@@ -26,18 +27,20 @@ enum Failure {
 
 /// Asks the helper and waits for its answer; everything that goes wrong is "pass through".
 pub(crate) fn ask(session: &Session, operation: Operation, path: &[u8], second: &[u8]) -> Outcome {
-    let silent = session.alarm_word(Alarm::SILENT);
-    if GAVE_UP.load(Ordering::Relaxed) || silent.load(Ordering::Relaxed) != 0 {
+    if has_given_up(session) {
         return Outcome::PassThrough;
     }
     let before = errno();
+    let started = now_ns();
     let outcome = exchange(session, operation, path, second).unwrap_or_else(|failure| {
         GAVE_UP.store(true, Ordering::Relaxed);
         if matches!(failure, Failure::Silent) {
+            let silent = session.alarm_word(Alarm::SILENT);
             silent.store(1, Ordering::Relaxed);
         }
         Outcome::PassThrough
     });
+    counters::wait(operation, now_ns().saturating_sub(started) / 1000);
     set_errno(before);
     outcome
 }
@@ -73,6 +76,16 @@ fn exchange(
             outcome => return Ok(outcome),
         }
     }
+}
+
+/// Whether nobody is asked any more.
+pub(crate) fn has_given_up(session: &Session) -> bool {
+    GAVE_UP.load(Ordering::Relaxed)
+        || session.alarm_word(Alarm::SILENT).load(Ordering::Relaxed) != 0
+}
+
+fn now_ms() -> u64 {
+    now_ns() / 1_000_000
 }
 
 fn connect(session: &Session, started: u64) -> Result<Descriptor, Failure> {

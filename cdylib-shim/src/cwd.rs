@@ -13,6 +13,7 @@ use crate::stat::stat;
 use crate::sys::{call, errno, fail, finish, set_errno};
 use crate::target::{Found, Outcome, Scope, with_target, working_directory};
 use copper_core::catalog::resolve::Ending;
+use copper_core::counters::Family;
 use copper_core::path::{self, PATH_MAX};
 use copper_core::request::Operation;
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -32,7 +33,7 @@ fn kernel_chdir(path: *const c_char) -> c_int {
 
 hooks! {
     fn chdir(path: *const c_char) -> c_int {
-        with_target(AT_FDCWD, path, DIRECTORY, |outcome| match outcome {
+        with_target(Family::Chdir, AT_FDCWD, path, DIRECTORY, |outcome| match outcome {
             Outcome::Kernel(route) => kernel_chdir(route.path(path)),
             Outcome::Absent { errno, .. } => fail(errno),
             Outcome::Found(found) if found.scope == Scope::View => enter_view(&found),

@@ -14,13 +14,13 @@ pub(crate) fn environment() -> *const *const c_char {
     unsafe { environ }
 }
 
-/// Milliseconds since some moment in the past.
-pub(crate) fn now_ms() -> u64 {
+/// Nanoseconds since some moment in the past.
+pub(crate) fn now_ns() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: the vDSO fills `time`; libc's clock_gettime is async-signal-safe.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -1,12 +1,14 @@
 //! Programs about to be started: what the kernel is to start, and whether the shim will be in it.
 
 use crate::content::{open_stored, with_stored};
+use crate::counters::count;
 use crate::descriptor::record_of;
 use crate::foreign::interpreter;
 use crate::links::put_place;
 use crate::session::{self, Session};
 use crate::sys::{self, Descriptor, call};
 use crate::target::{FOLLOW, Outcome, resolve_place, with_place};
+use copper_core::counters::{Family, Outcome as Counted};
 use copper_core::path::PATH_MAX;
 use copper_core::request::Operation;
 use core::ffi::{c_char, c_int};
@@ -25,23 +27,29 @@ pub(crate) fn with_program(
 ) -> c_int {
     with_place(directory, path, |place| {
         let (Some(place), Some(session)) = (place, session::known()) else {
+            count(Family::Exec, Counted::Uncovered);
             return then(Ok((directory, path)));
         };
-        resolve_place(session, place, FOLLOW, |outcome| match &outcome {
-            Outcome::Absent { errno, .. } => then(Err(*errno)),
-            Outcome::Kernel(route) if route.leads_outside() => then(Ok(route.of(directory, path))),
-            _ => {
-                let by_kernel = place.route().of(directory, path);
-                if core::ptr::eq(by_kernel.1, path) {
-                    return then(Ok(by_kernel));
+        resolve_place(session, place, FOLLOW, |outcome| {
+            let outcome = outcome.count(Family::Exec);
+            match &outcome {
+                Outcome::Absent { errno, .. } => then(Err(*errno)),
+                Outcome::Kernel(route) if route.leads_outside() => {
+                    then(Ok(route.of(directory, path)))
                 }
-                if is_stored_script(session, &outcome, directory, path) {
-                    return then(Ok((directory, path)));
-                }
-                let mut name = [0u8; PATH_MAX + 1];
-                match put_place(session, place, &mut name) {
-                    Some(_) => then(Ok((AT_FDCWD, name.as_ptr().cast()))),
-                    None => then(Ok(by_kernel)),
+                _ => {
+                    let by_kernel = place.route().of(directory, path);
+                    if core::ptr::eq(by_kernel.1, path) {
+                        return then(Ok(by_kernel));
+                    }
+                    if is_stored_script(session, &outcome, directory, path) {
+                        return then(Ok((directory, path)));
+                    }
+                    let mut name = [0u8; PATH_MAX + 1];
+                    match put_place(session, place, &mut name) {
+                        Some(_) => then(Ok((AT_FDCWD, name.as_ptr().cast()))),
+                        None => then(Ok(by_kernel)),
+                    }
                 }
             }
         })

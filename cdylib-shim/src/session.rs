@@ -3,6 +3,7 @@
 //!
 //! While one thread makes it, and for ever where there is no helper, all calls pass through.
 
+use crate::counters;
 use crate::foreign;
 use crate::process::environment;
 use crate::sys::{self, Descriptor, call};
@@ -184,6 +185,7 @@ impl Session {
         session.take_strings()?;
         session.take_environment();
         session.set_sieves();
+        counters::attach(directory, uid);
         Some(session)
     }
 
@@ -357,7 +359,11 @@ fn check_directory(directory: &[u8], uid: u32) -> Option<()> {
 ///
 /// `O_NONBLOCK` keeps an open of something else (after the helper died and its process id was
 /// given away) from waiting.
-fn open_memory(path: *const u8, flags: i32, uid: u32) -> Option<(Descriptor, libc::stat)> {
+pub(crate) fn open_memory(
+    path: *const u8,
+    flags: i32,
+    uid: u32,
+) -> Option<(Descriptor, libc::stat)> {
     let opened = sys::open(path, flags | libc::O_NONBLOCK | libc::O_NOCTTY)?;
     let status = sys::fstat(opened.number())?;
     // SAFETY: asks for the seals of our own descriptor.
@@ -377,7 +383,13 @@ fn map_alarm(directory: &[u8], uid: u32) -> Option<*const AtomicU64> {
     map(&opened, 0, Alarm::LENGTH as u64, protection).map(|page| page.cast_const().cast())
 }
 
-fn map(opened: &Descriptor, start: u64, length: u64, protection: i32) -> Option<*mut u8> {
+/// Maps a part of a file, shared.
+pub(crate) fn map(
+    opened: &Descriptor,
+    start: u64,
+    length: u64,
+    protection: i32,
+) -> Option<*mut u8> {
     // SAFETY: a new mapping at a place of the kernel's choice; the descriptor is ours.
     let result = unsafe {
         call!(

@@ -70,6 +70,8 @@ pub(crate) struct Endings {
 pub(crate) trait Report {
     /// The helper's status, as JSON.
     fn status(&self, engine: &Engine) -> String;
+    /// Its status and its journal with up to `most` objects (a number in digits), as JSON.
+    fn profile(&self, engine: &Engine, most: &[u8]) -> Vec<u8>;
 }
 
 /// The server.
@@ -194,6 +196,11 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// Looks into the engine.
+    pub(crate) fn with_engine<T>(&self, look: impl FnOnce(&Engine) -> T) -> T {
+        look(self.engine)
+    }
+
     /// Lets the catalog say that nobody keeps it any more.
     pub(crate) fn stop_engine(&mut self) {
         self.engine.stop();
@@ -308,7 +315,9 @@ impl<'a> Server<'a> {
             return;
         };
         client.asked_at = Some(now);
-        if let Some(idleness) = &mut self.idleness {
+        if let Some(idleness) = &mut self.idleness
+            && !matches!(operation, Operation::Status | Operation::Journal)
+        {
             idleness.note_use();
         }
         match operation {
@@ -322,6 +331,11 @@ impl<'a> Server<'a> {
             Operation::Status => {
                 let status = self.report.status(self.engine);
                 self.answer(token, Outcome::Known, status.as_bytes());
+            }
+            Operation::Journal => {
+                let (most, _) = client.take_paths();
+                let profile = self.report.profile(self.engine, &most);
+                self.answer(token, Outcome::Known, &profile);
             }
             Operation::Survey => {
                 let (wish, _) = client.take_paths();

@@ -10,6 +10,7 @@
 #![no_std]
 
 mod cache;
+mod counters;
 mod link_map;
 mod memory;
 mod place;

@@ -90,8 +90,8 @@ pub(crate) fn errno() -> c_int {
 /// See [`errno`].
 pub(crate) fn set_errno(_: c_int) {}
 
-/// Milliseconds since some moment in the past.
-pub(crate) fn now_ms() -> u64 {
+/// Nanoseconds since some moment in the past.
+pub(crate) fn now_ns() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -104,7 +104,7 @@ pub(crate) fn now_ms() -> u64 {
             &raw mut time
         )
     };
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Ends the process as `abort` would, after a broken invariant.

@@ -11,6 +11,7 @@
 mod change;
 mod closure;
 mod content;
+mod controls;
 mod known;
 mod landing;
 mod resolve;
@@ -20,11 +21,13 @@ mod tree;
 mod written;
 
 use crate::elf::Needs;
+use crate::journal::{Excerpt, Journal, Reason};
 use crate::origin::OriginPath;
 use crate::origin::work::Origin;
 use crate::peers::{self, Peers};
 use crate::store::Store;
 use anyhow::Context;
+use controls::Controls;
 use copper_core::catalog::memory::Whole;
 use copper_core::catalog::resolve::Walk;
 use copper_core::catalog::writer::{Full, Writer};
@@ -34,6 +37,7 @@ use copper_core::tree::{Object, Topology};
 use scope::Covered;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 use tally::Tally;
 use tree::Tree;
 use written::Written;
@@ -73,6 +77,8 @@ enum Goal {
 #[derive(Debug)]
 struct Task {
     goal: Goal,
+    operation: Operation,
+    asked_at: Instant,
     /// How often it has waited, so that a tree that changes all the time cannot hold it for ever.
     waits: u32,
     /// The file whose bytes it waited for last, and how often.
@@ -135,6 +141,8 @@ pub(crate) struct Engine {
     /// What the stored libraries need, by store inode.
     needs: HashMap<u64, Option<Arc<Needs>>>,
     tally: Tally,
+    journal: Journal,
+    controls: Controls,
     /// The catalog has no room: nothing new is learnt.
     full: bool,
 }
@@ -147,6 +155,7 @@ impl Engine {
         origin: Origin,
         policy: Policy,
         peers: Option<Peers>,
+        journal: Journal,
     ) -> anyhow::Result<Engine> {
         let written = Written::new().context("cannot make an inotify descriptor")?;
         let tree = match &peers {
@@ -156,6 +165,7 @@ impl Engine {
         Ok(Engine {
             writer,
             covered: Covered::new(&policy, store.root()),
+            journal,
             store,
             origin,
             policy,
@@ -172,6 +182,7 @@ impl Engine {
             linked: HashMap::new(),
             needs: HashMap::new(),
             tally: Tally::default(),
+            controls: Controls::default(),
             full: false,
         })
     }
@@ -184,6 +195,11 @@ impl Engine {
     /// Takes a client's question; the reply comes with [`Engine::take_replies`], at once or later.
     pub(crate) fn ask(&mut self, token: Token, operation: Operation, paths: [&[u8]; 2]) {
         self.tally.note(operation);
+        match operation {
+            Operation::Control => return self.control(token, paths),
+            Operation::ControlAll => return self.control_all(token, paths),
+            _ => {}
+        }
         let [first, second] = paths.map(|path| self.origin_path(path));
         let Some(first) = first else {
             self.reply(token, Outcome::Refused);
@@ -197,10 +213,13 @@ impl Engine {
             Operation::Changed => Goal::Changed(self.changed(first, second)),
             Operation::Writing => Goal::Changed(self.opened_for_writing(first)),
             Operation::Refresh => Goal::Changed(self.refreshed(first)),
-            Operation::Survey
+            Operation::Control
+            | Operation::ControlAll
+            | Operation::Survey
             | Operation::StopAll
             | Operation::Status
             | Operation::Stop
+            | Operation::Journal
             | Operation::Attach => {
                 self.reply(token, Outcome::Refused);
                 return;
@@ -208,6 +227,8 @@ impl Engine {
         };
         let task = Task {
             goal,
+            operation,
+            asked_at: Instant::now(),
             waits: 0,
             copies: (None, 0),
         };
@@ -228,14 +249,65 @@ impl Engine {
     /// Forgets a question whose asker has gone.
     pub(crate) fn cancel(&mut self, token: Token) {
         self.forget_survey(token);
+        self.controls.forget(token);
         self.tasks.remove(&token);
     }
 
     /// Answers a question that takes too long.
     pub(crate) fn give_up(&mut self, token: Token) {
-        let surveying = self.forget_survey(token);
-        if self.tasks.remove(&token).is_some() || surveying {
+        let waiting = self.forget_survey(token) | self.controls.forget(token);
+        if let Some(task) = self.tasks.remove(&token) {
+            self.pass_goal(&task, Reason::TimedOut);
+            self.finish(token, &task, Outcome::PassThrough);
+        } else if waiting {
             self.reply(token, Outcome::PassThrough);
+        }
+    }
+
+    /// Answers a task.
+    fn finish(&mut self, token: Token, task: &Task, outcome: Outcome) {
+        let is_passed = outcome == Outcome::PassThrough;
+        self.journal
+            .answered(task.operation, task.asked_at, task.waits > 0, is_passed);
+        self.reply(token, outcome);
+    }
+
+    /// Leaves a path to the origin, for one question.
+    fn pass(&mut self, path: &[u8], why: Reason) -> Step {
+        self.journal.passed(path, why, 0);
+        Step::Done(Outcome::PassThrough)
+    }
+
+    /// Leaves what a task is about to the origin.
+    fn pass_goal(&mut self, task: &Task, why: Reason) {
+        match &task.goal {
+            Goal::Resolve(path)
+            | Goal::Listing(path)
+            | Goal::Content(path)
+            | Goal::Closure(path) => self.journal.passed(path, why, 0),
+            Goal::Changed(_) => {}
+        }
+    }
+
+    /// What was obtained and what was left to the origin, with the `most` slowest objects.
+    pub(crate) fn journal(&self, most: usize) -> Excerpt {
+        self.journal.excerpt(most)
+    }
+
+    /// Notes that the helper serves.
+    pub(crate) fn note_serving(&mut self) {
+        let took = self.journal.note_serving();
+        tracing::info!(ms = took.as_millis() as u64, "serving");
+        self.note_ready();
+    }
+
+    /// Notes that this node has met its parents in all trees, the first time that it has.
+    fn note_ready(&mut self) {
+        if !self.peers.as_ref().is_none_or(Peers::has_met_parents) {
+            return;
+        }
+        if let Some(took) = self.journal.note_ready() {
+            tracing::info!(ms = took.as_millis() as u64, "ready");
         }
     }
 
@@ -267,11 +339,15 @@ impl Engine {
                 self.tasks.insert(token, task);
                 self.send_for(token, wanted);
             }
-            Ok(Step::Done(outcome)) => self.reply(token, outcome),
-            Ok(Step::Wait(_)) => self.reply(token, Outcome::PassThrough),
+            Ok(Step::Done(outcome)) => self.finish(token, &task, outcome),
+            Ok(Step::Wait(_)) => {
+                self.pass_goal(&task, Reason::Changed);
+                self.finish(token, &task, Outcome::PassThrough);
+            }
             Err(Full) => {
                 self.note_full();
-                self.reply(token, Outcome::PassThrough);
+                self.pass_goal(&task, Reason::CatalogFull);
+                self.finish(token, &task, Outcome::PassThrough);
             }
         }
     }

@@ -57,10 +57,11 @@ fn wait_for_end(mut helper: &UnixStream) {
 }
 
 fn read_invitation(member: &Member) -> Result<Invitation> {
-    match &member.invitation {
+    let read = match &member.invitation {
         Some(path) => Invitation::read(private_file::open(path)?),
         None => Invitation::read(std::io::stdin().lock()),
-    }
+    };
+    read.map(Invitation::without_output)
 }
 
 fn report(
@@ -154,6 +155,7 @@ pub(super) fn join(
         service: &invitation.service,
         log: invitation.log.as_deref(),
         log_level: &invitation.log_level,
+        log_type: invitation.log_type,
         while_attached: is_held,
         watched,
         membership: Some(Membership {

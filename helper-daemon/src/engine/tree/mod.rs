@@ -24,6 +24,7 @@ mod traffic;
 mod wire;
 
 use super::{Engine, Token, Wanted};
+use crate::journal::Reason;
 use crate::origin::copy::{Aside, Copy, Opened, version_of};
 use crate::origin::snapshot::Batches;
 use crate::origin::work::Extent;
@@ -32,9 +33,10 @@ use bodies::Bodies;
 use copper_core::path::split_last;
 use copper_core::request::Outcome;
 use copper_core::tree::{
-    Action, Answer, Change, Event, Kind, Node, Object, OriginReply, OriginRequest, Plan, Record,
-    RequestId, Settings, Time, Topology, TopologyError, Waiter,
+    Action, Answer, Change, Counters, Kind, Node, Object, OriginReply, OriginRequest, Plan, Record,
+    RequestId, Settings, Time, Topology, TopologyError,
 };
+pub(super) use copper_core::tree::{Event, Waiter};
 use mounts::Mounts;
 use patience::Patiences;
 use std::collections::{HashMap, VecDeque};
@@ -163,6 +165,26 @@ impl Tree {
         Time::default().after(self.started.elapsed())
     }
 
+    /// What the node has counted.
+    pub(super) fn counters(&self) -> &Counters {
+        self.node.counters()
+    }
+
+    /// Hands in an event after those that wait already.
+    pub(super) fn hand_in_later(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    /// The time after `patience`.
+    pub(super) fn deadline(&self, patience: Duration) -> Time {
+        self.now().after(patience)
+    }
+
+    /// Nodes of the job.
+    pub(super) fn nodes(&self) -> u32 {
+        self.topology.nodes()
+    }
+
     /// Whether the job has other nodes.
     pub(super) fn has_others(&self) -> bool {
         self.topology.nodes() > 1
@@ -218,6 +240,7 @@ impl Engine {
         if self.tree.node.lookup(&object).is_some() {
             self.tree.events.push_back(Event::Evicted(object.clone()));
         }
+        self.journal.asked(&object);
         self.tree.events.push_back(Event::Ask {
             waiter: Waiter(token),
             object,
@@ -307,6 +330,7 @@ impl Engine {
             }
             Action::Drop(change) => self.drop_changed(&change),
             Action::Forget(record) => self.forget_record(&record),
+            Action::Command(command) => self.command(&command),
             Action::Settled { waiter, report } => self.settled(waiter, &report),
             Action::Send { to, message } => self.send(to, &message),
             Action::Transfer {
@@ -319,6 +343,10 @@ impl Engine {
     }
 
     fn ask_origin(&mut self, id: RequestId, request: OriginRequest) {
+        match request {
+            OriginRequest::Look { ref object } => self.journal.asked_origin(object),
+            OriginRequest::Read { .. } => {}
+        }
         match request {
             OriginRequest::Look { object } => match object.kind() {
                 Kind::Directory => {
@@ -403,8 +431,14 @@ impl Engine {
             Answer::Known(_) => self.advance(token),
             Answer::Failed { .. } | Answer::TimedOut | Answer::Busy | Answer::NoSpace => {
                 tracing::debug!(?object, ?answer, "left to the origin");
-                if self.tasks.remove(&token).is_some() {
-                    self.reply(token, Outcome::PassThrough);
+                if let Some(task) = self.tasks.remove(&token) {
+                    let why = match answer {
+                        Answer::NoSpace => Reason::NoRoom,
+                        Answer::Failed { .. } => Reason::Refused,
+                        _ => Reason::TimedOut,
+                    };
+                    self.pass_goal(&task, why);
+                    self.finish(token, &task, Outcome::PassThrough);
                 }
             }
         }

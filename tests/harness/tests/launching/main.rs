@@ -8,6 +8,7 @@ mod fixture;
 mod launchers;
 mod limits;
 mod mpi;
+mod options;
 mod scripts;
 mod slurm;
 mod starting;

@@ -4,6 +4,7 @@
 mod changes;
 mod coexistence;
 mod containers;
+mod counters;
 mod escapes;
 mod faults;
 mod fixture;
