@@ -19,6 +19,8 @@ mod environment;
 mod exec;
 mod filesystem;
 mod foreign;
+mod fts;
+mod glob;
 mod holes;
 mod links;
 mod loader;
@@ -37,7 +39,6 @@ mod sys;
 mod target;
 mod temporary;
 mod walk;
-mod walkers;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
