@@ -63,6 +63,7 @@ else
   step "formatting" cargo fmt --all --check
   step "lints" lints
   step "tests" cargo test --release --locked --no-fail-fast
+  step "suites of others" scripts/conformance.sh --quick
   step "model of the catalog's publishing" model
   step "fuzzing" scripts/fuzz.sh 15
 fi

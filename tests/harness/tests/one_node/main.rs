@@ -7,6 +7,7 @@ mod containers;
 mod escapes;
 mod faults;
 mod fixture;
+mod library_storm;
 mod lifecycle;
 mod random_trees;
 mod reading;
