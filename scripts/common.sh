@@ -10,11 +10,11 @@ die() {
   exit 1
 }
 
-# The helper, the shim and the programs of the tests. The shim and the call counter are libraries
-# that are built by themselves: see Cargo.toml.
+# The helper, the shim, the audit library and the programs of the tests. What is preloaded is built
+# by itself: see Cargo.toml.
 build_release() {
   cargo build --release --locked
-  cargo build --release --locked -p copper-shim
+  cargo build --release --locked -p copper-shim -p copper-audit
   cargo build --release --locked -p call-counter
 }
 

@@ -19,7 +19,7 @@ scripts/setup.sh --demo
 
 say "building"
 cargo build --release --locked -p copper
-cargo build --release --locked -p copper-shim
+cargo build --release --locked -p copper-shim -p copper-audit
 copper=$target/release/copper
 
 packages=$place/packages

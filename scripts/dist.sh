@@ -30,11 +30,11 @@ zig_environment() {
   PATH=$zig/bin:$PATH
 }
 
-# The shim by itself, for the reason that Cargo.toml gives.
+# The shim and the audit library by themselves, for the reason that Cargo.toml gives.
 build() {
   local triple=x86_64-unknown-linux-gnu
   export CARGO_TARGET_DIR=$target/dist/build
-  cargo zigbuild --release --locked -p copper-shim --target "$triple.$newest_glibc"
+  cargo zigbuild --release --locked -p copper-shim -p copper-audit --target "$triple.$newest_glibc"
   cargo zigbuild --release --locked -p copper --target "$triple.$newest_glibc"
   built=$CARGO_TARGET_DIR/$triple/release
 }
@@ -46,7 +46,8 @@ lay_out() {
   mkdir -p "$root"/{bin,lib,modulefiles/copper,share/copper,share/doc/copper}
   install -m 755 "$built/copper" "$root/bin/"
   install -m 755 "$built/libcopper.so" "$root/lib/"
-  strip --strip-debug "$root/bin/copper" "$root/lib/libcopper.so"
+  install -m 755 "$built/libcopper_audit.so" "$root/lib/libcopper-audit.so"
+  strip --strip-debug "$root/bin/copper" "$root"/lib/*.so
   local script
   for script in launch_copper.sh stop_copper.sh; do
     if [ -e "scripts/$script" ]; then install -m 755 "scripts/$script" "$root/bin/"; fi
@@ -89,6 +90,16 @@ check_shim() {
   fi
 }
 
+# What the audit library needed would be searched for, and loaded a second time, in every program.
+check_audit() {
+  local audit=$1
+  ! objdump -p "$audit" | grep -q '^ *NEEDED' || die "$audit needs another library"
+  ! objdump -T "$audit" | grep -q GLIBC || die "$audit needs a function of libc"
+  ! objdump -p "$audit" | grep -q '^ *TLS' || die "$audit has thread-local storage"
+  objdump -T "$audit" | grep -qw la_objsearch || die "$audit is no audit library"
+  echo "$(basename "$audit"): needs nothing"
+}
+
 say "building $name"
 zig_environment
 build
@@ -99,6 +110,7 @@ for file in "$place/$name/bin/copper" "$place/$name/lib/libcopper.so"; do
   check_needed "$file"
 done
 check_shim "$place/$name/lib/libcopper.so"
+check_audit "$place/$name/lib/libcopper-audit.so"
 tar -C "$place" --owner=0 --group=0 --sort=name -czf "$place/$name.tar.gz" "$name"
 say "$place/$name.tar.gz, $(du -h "$place/$name.tar.gz" | cut -f 1)"
 echo "sha256 $(sha256sum "$place/$name.tar.gz" | cut -d ' ' -f 1)"

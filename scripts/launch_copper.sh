@@ -4,10 +4,10 @@
 #
 #   launch_copper.sh [OPTION]... [-- OPTION-OF-COPPER-START...]
 #
-#   -l LEVEL   log level: 0 trace, 1 debug, 2 info, 3 warn, 4 error, 5 fatal (error), 6 none
-#              (default 6)                                             copper start --log-level
-#   -t TYPE    log type: file (default); stdout and file_and_stdout are taken for file, since
-#              helpers have no terminal
+#   -l LEVEL   log level: 0 nothing, 1 what is fatal, 2 errors, 3 warnings, 4 infos, with the times
+#              of the start, 5 everything (default 0)                  copper start --log-level
+#   -t TYPE    log type: file (default), stdout or file_and_stdout; only this node's helper has a
+#              standard output                                         copper start --log-type
 #   -d DIR     directory of the logs, one for each node (default ~/copper-logs/JOB)
 #                                                                      copper start --log
 #   -T TREES   number of trees (default 1)                             copper start --trees
@@ -20,12 +20,18 @@
 #   -v DIR     the view (default $COPPER_VIEW or /tmp/$USER/copper)    copper start --view
 #   -s SECONDS, -F FILE, -a FILE   accepted and not needed: the start says by itself when all
 #              helpers are ready, and they find each other without an address book
-#   -E MS      accepted: what is absent stays absent until a program of the job makes it, or until
-#              copper refresh
-#   -P, -N NUMBER, -A, -I SECONDS  accepted: there is no profile; see copper status --all --json
+#   -E MS      how long a name is taken for absent, in milliseconds (default: until a program of the
+#              job makes it, or until copper refresh)                  copper start --absence-lifetime
+#   -P         profile: sums of each node, in DIR/profiling when the job is stopped
+#                                                                      copper start --profile
+#   -N NUMBER  the same, with so many paths of each kind               copper start --profile-top
+#   -A         the same, with all paths                                copper start --profile-paths
+#   -I SECONDS the same, also while the job runs                       copper start --profile-interval
+#              copper profile --merge DIR/profiling makes one of all nodes; copper report
+#              --profile DIR/profiling shows it
 set -euo pipefail
 
-usage() { sed -n '2,29s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,32s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 die() {
   printf 'launch_copper.sh: %s\n' "$*" >&2
@@ -50,13 +56,13 @@ find_copper() {
 
 level_name() {
   case "$1" in
-    0 | trace) echo trace ;;
-    1 | debug) echo debug ;;
-    2 | info) echo info ;;
+    0 | 6 | off | none) echo off ;;
+    1 | fatal) echo fatal ;;
+    2 | error) echo error ;;
     3 | warn | warning) echo warn ;;
-    4 | error | 5 | fatal) echo error ;;
-    6 | off | none) echo off ;;
-    *) die "-l $1: a log level is a number from 0 (trace) to 6 (none)" ;;
+    4 | info) echo info ;;
+    5 | debug | trace) echo trace ;;
+    *) die "-l $1: a log level is a number from 0 (nothing) to 5 (everything)" ;;
   esac
 }
 
@@ -68,31 +74,35 @@ has_default_processors() {
   done
 }
 
-level=6
+level=0
+log_type=file
+profile=()
 job=${PBS_JOBID:-${SLURM_JOB_ID:-${FLUX_JOB_ID:-${LSB_JOBID:-interactive}}}}
 logs=${HOME:-.}/copper-logs/${job%%.*}
 trees=1
 largest=10M
 cpus=
 network=
+absences=
 view=
 while getopts ':l:t:d:T:M:E:PN:AI:s:b:F:a:n:v:h' option; do
   case "$option" in
     l) level=$OPTARG ;;
     t)
       case "$OPTARG" in
-        file) ;;
-        stdout | file_and_stdout) warn "-t $OPTARG: helpers have no terminal; the log goes to files" ;;
+        file | stdout) log_type=$OPTARG ;;
+        file_and_stdout) log_type=both ;;
         *) die "-t $OPTARG: a log type is file, stdout or file_and_stdout" ;;
       esac
       ;;
     d) logs=$OPTARG ;;
     T) trees=$OPTARG ;;
     M) largest=$OPTARG ;;
-    E) warn "-E: what is absent does not expire; after a change from outside run copper refresh" ;;
-    P | N | A | I)
-      warn "-$option: there is no profile yet; copper status --all --json counts what is done"
-      ;;
+    E) absences=$OPTARG ;;
+    P) profile+=(--profile) ;;
+    N) profile+=(--profile-top "$OPTARG") ;;
+    A) profile+=(--profile-paths) ;;
+    I) profile+=(--profile-interval "$OPTARG") ;;
     s | F | a) ;;
     b) cpus=$OPTARG ;;
     n) network=${OPTARG#ofi+} ;;
@@ -110,8 +120,14 @@ arguments=(start --allocation --trees "$trees" --largest "$largest")
 level=$(level_name "$level")
 arguments+=(--log-level "$level")
 if [ "$level" != off ]; then
-  mkdir -p "$logs" || die "the logs' directory $logs cannot be made; name another with -d"
-  arguments+=(--log "$logs/copper-{host}.log")
+  arguments+=(--log-type "$log_type")
+  if [ "$log_type" != stdout ]; then
+    mkdir -p "$logs" || die "the logs' directory $logs cannot be made; name another with -d"
+    arguments+=(--log "$logs/copper-{host}.log")
+  fi
+fi
+if [ ${#profile[@]} -gt 0 ]; then
+  arguments+=("${profile[@]}" --profile-directory "$logs/profiling")
 fi
 if [ -n "$cpus" ]; then
   arguments+=(--cpus "$cpus")
@@ -120,6 +136,9 @@ elif has_default_processors; then
 fi
 if [ -n "$network" ]; then
   arguments+=(--provider "$network")
+fi
+if [ -n "$absences" ]; then
+  arguments+=(--absence-lifetime "$absences")
 fi
 if [ -n "$view" ]; then
   arguments+=(--view "$view")

@@ -42,10 +42,11 @@ build_release
 # features of the dependencies, so all over again.
 one_node() { cargo test --release --locked --test one_node -- "$@"; }
 
-# The shim by itself, for the reason that Cargo.toml gives.
+# The shim and the audit library by themselves, for the reason that Cargo.toml gives.
 lints() {
   cargo clippy --release --locked --all-targets -- -D warnings &&
-    cargo clippy --release --locked -p copper-shim -p call-counter -- -D warnings
+    cargo clippy --release --locked -p call-counter -- -D warnings &&
+    cargo clippy --release --locked -p copper-shim -p copper-audit -- -D warnings
 }
 
 # In a directory of its own: other flags would have everything built anew.

@@ -18,6 +18,8 @@ pub const SOCKET: &str = "socket";
 pub const CATALOG: &str = "catalog";
 /// Name of the one page that applications may write (see [`crate::catalog::layout::Alarm`]).
 pub const ALARM: &str = "alarm";
+/// Name of the link to the counters, which applications write (see [`crate::counters::layout`]).
+pub const COUNTERS: &str = "counters";
 /// How long a shim waits for a sign of life, in milliseconds, before it goes to the origin itself.
 pub const PATIENCE_MS: u64 = 2_000;
 /// How often a helper says that it is at work on a request, in milliseconds.
@@ -52,6 +54,19 @@ pub enum Operation {
     Survey = 20,
     /// End the helpers of all nodes; the reply's body is JSON.
     StopAll = 21,
+    /// Say what was obtained, from where and how fast, and what was left to the origin; the reply's
+    /// body is JSON. The path is the greatest number of objects to name.
+    Journal = 32,
+    /// Do what a [control](crate::control) says; the path is its number in decimal digits, the
+    /// second path the directory to write to. Where there is none, what is dumped is the body.
+    Control = 22,
+    /// The same on all nodes, which write to files; the body is JSON.
+    ControlAll = 23,
+    /// Give the descriptors of the helper's memory, for a process that may not open it by path: that
+    /// of the catalog, to read, and that of the alarm page, in one `SCM_RIGHTS` message with the
+    /// reply. The body is what the helper's numbers of users, then of groups, are in the process's
+    /// user namespace ([`IdMap`](crate::user_ids::IdMap)).
+    Memory = 24,
     /// Stay as long as this connection is open (a helper that `copper run` started ends when the
     /// last such connection closes).
     Attach = 19,
@@ -63,7 +78,7 @@ impl Operation {
         use Operation::*;
         [
             Resolve, Listing, Content, Closure, Changed, Writing, Refresh, Status, Stop, Attach,
-            Survey, StopAll,
+            Survey, StopAll, Control, ControlAll, Journal, Memory,
         ]
         .into_iter()
         .find(|operation| *operation as u16 == number)
@@ -88,6 +103,9 @@ pub enum Outcome {
 pub const REQUEST_LENGTH: usize = 20;
 /// Length of a reply's header.
 pub const REPLY_LENGTH: usize = 12;
+
+/// Length of the body of a reply to [`Operation::Memory`].
+pub const MEMORY_BODY_LENGTH: usize = 2 * crate::user_ids::MAP_LENGTH;
 
 /// The fixed part of a request; the paths follow, the second right behind the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,26 +2,14 @@
 //! where they do not (access control lists, capabilities, another real than effective user).
 
 use crate::original::{hooks, original};
+use crate::scope::grants;
 use crate::session::Session;
 use crate::sys::{call, fail, finish, stat_at};
 use crate::target::{Outcome, with_target};
-use copper_core::attributes::Attributes;
 use copper_core::catalog::resolve::Ending;
+use copper_core::counters::{Family, Outcome as Counted};
 use core::ffi::{c_char, c_int};
 use libc::{AT_EACCESS, AT_FDCWD, AT_SYMLINK_NOFOLLOW, F_OK, R_OK, W_OK, X_OK};
-
-/// Whether the mode bits grant `wanted` (`R_OK`, `W_OK`, `X_OK` together) to the session's user;
-/// `None` where they do not settle it.
-pub(crate) fn grants(session: &Session, attributes: &Attributes, wanted: c_int) -> Option<bool> {
-    let wanted = wanted as u32;
-    let class = |shift: u32| (attributes.mode >> shift) & wanted == wanted;
-    if attributes.uid == session.uid {
-        let granted = class(6);
-        return (granted || session.uid != 0).then_some(granted);
-    }
-    // Whether the user is in the group need not be known where both classes grant it.
-    (class(3) && class(0)).then_some(true)
-}
 
 fn common(
     directory: c_int,
@@ -36,24 +24,28 @@ fn common(
         follow: flags & AT_SYMLINK_NOFOLLOW == 0,
         directory: false,
     };
-    with_target(directory, path, ending, |outcome| {
+    with_target(Family::Access, directory, path, ending, |outcome| {
         let route = match outcome {
             Outcome::Kernel(route) => route,
             // What is wrong with the arguments libc or the kernel says, before the path or after it.
             Outcome::Absent { .. } if !sound => return kernel(directory, path),
             Outcome::Absent { errno, .. } => return fail(errno),
-            Outcome::Found(_) if sound && mode == F_OK => return 0,
+            Outcome::Found(found) if sound && mode == F_OK => {
+                found.count_answered(false);
+                return 0;
+            }
             Outcome::Found(found) => {
                 // In the view the kernel's answer is the same but for writing.
                 let attributes = found.record.attributes();
                 let readable = mode & W_OK == 0 && sound && !attributes.is_link();
                 if readable && same_user(found.session, flags) {
-                    match grants(found.session, attributes, mode) {
-                        Some(true) => return 0,
-                        Some(false) => return fail(libc::EACCES),
-                        None => {}
+                    let granted = grants(found.session, attributes, mode);
+                    if let Some(granted) = granted {
+                        found.count_answered(false);
+                        return if granted { 0 } else { fail(libc::EACCES) };
                     }
                 }
+                found.count_passed(Counted::Special);
                 if attributes.is_link() {
                     found.route
                 } else {

@@ -4,8 +4,10 @@
 //! closes nothing of ours. After one silence the process stops asking, and the alarm page tells
 //! all others; the helper clears that when it is back.
 
+use crate::counters;
+use crate::process::{errno, now_ns, set_errno};
 use crate::session::{Session, runtime_path};
-use crate::sys::{self, Descriptor, call};
+use crate::sys::{Descriptor, call};
 use copper_core::catalog::layout::Alarm;
 use copper_core::request::{
     self, Operation, Outcome, PATIENCE_IN_ALL_MS, PATIENCE_MS, REPLY_LENGTH, ReplyHeader,
@@ -13,10 +15,14 @@ use copper_core::request::{
 };
 use core::sync::atomic::{AtomicBool, Ordering};
 
+/// An answer that needs no other node comes about as fast as a core that has gone idle wakes: so
+/// long the core is only lent to others, in nanoseconds.
+const AWAKE_NS: u64 = 100_000;
+
 /// This process has waited in vain, or found nobody at the socket.
 static GAVE_UP: AtomicBool = AtomicBool::new(false);
 
-enum Failure {
+pub(crate) enum Failure {
     /// Nobody is there, or the connection broke.
     Gone,
     /// Somebody is there and says nothing.
@@ -25,19 +31,21 @@ enum Failure {
 
 /// Asks the helper and waits for its answer; everything that goes wrong is "pass through".
 pub(crate) fn ask(session: &Session, operation: Operation, path: &[u8], second: &[u8]) -> Outcome {
-    let silent = session.alarm_word(Alarm::SILENT);
-    if GAVE_UP.load(Ordering::Relaxed) || silent.load(Ordering::Relaxed) != 0 {
+    if has_given_up(session) {
         return Outcome::PassThrough;
     }
-    let errno = sys::errno();
+    let before = errno();
+    let started = now_ns();
     let outcome = exchange(session, operation, path, second).unwrap_or_else(|failure| {
         GAVE_UP.store(true, Ordering::Relaxed);
         if matches!(failure, Failure::Silent) {
+            let silent = session.alarm_word(Alarm::SILENT);
             silent.store(1, Ordering::Relaxed);
         }
         Outcome::PassThrough
     });
-    sys::set_errno(errno);
+    counters::wait(operation, now_ns().saturating_sub(started) / 1000);
+    set_errno(before);
     outcome
 }
 
@@ -58,33 +66,37 @@ fn exchange(
     second: &[u8],
 ) -> Result<Outcome, Failure> {
     let started = now_ms();
-    let socket = connect(session, started)?;
+    let socket = connect(session.runtime(), session.uid, started)?;
     let header = RequestHeader {
         operation,
         path_length: path.len() as u32,
         second_length: second.len() as u32,
     };
     send(&socket, [&header.encode(), path, second])?;
+    let awake_until = now_ns() + AWAKE_NS;
     loop {
         let deadline = (now_ms() + PATIENCE_MS).min(started + PATIENCE_IN_ALL_MS);
-        match receive(&socket, deadline)?.outcome {
+        match receive(&socket, awake_until, deadline)?.outcome {
             Outcome::Working => {}
             outcome => return Ok(outcome),
         }
     }
 }
 
-fn now_ms() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the vDSO fills `time`; libc's clock_gettime is async-signal-safe.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+/// Whether nobody is asked any more.
+pub(crate) fn has_given_up(session: &Session) -> bool {
+    GAVE_UP.load(Ordering::Relaxed)
+        || session.alarm_word(Alarm::SILENT).load(Ordering::Relaxed) != 0
 }
 
-fn connect(session: &Session, started: u64) -> Result<Descriptor, Failure> {
+/// Milliseconds since some moment in the past.
+pub(crate) fn now_ms() -> u64 {
+    now_ns() / 1_000_000
+}
+
+/// A connection to the helper of the runtime directory, which must belong to the user; `started` is
+/// when the wait began.
+pub(crate) fn connect(directory: &[u8], uid: u32, started: u64) -> Result<Descriptor, Failure> {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: plain arguments.
     let made = unsafe { call!(libc::SYS_socket, libc::AF_UNIX, kind, 0) };
@@ -93,7 +105,7 @@ fn connect(session: &Session, started: u64) -> Result<Descriptor, Failure> {
         sun_family: libc::AF_UNIX as u16,
         sun_path: [0; 108],
     };
-    let path = runtime_path(session.runtime(), request::SOCKET).ok_or(Failure::Gone)?;
+    let path = runtime_path(directory, request::SOCKET).ok_or(Failure::Gone)?;
     for (to, from) in address.sun_path.iter_mut().zip(path).take(107) {
         *to = from as core::ffi::c_char;
     }
@@ -117,7 +129,7 @@ fn connect(session: &Session, started: u64) -> Result<Descriptor, Failure> {
             _ => return Err(Failure::Gone),
         }
     }
-    check_peer(&socket, session.uid)?;
+    check_peer(&socket, uid)?;
     Ok(socket)
 }
 
@@ -156,7 +168,8 @@ fn check_peer(socket: &Descriptor, uid: u32) -> Result<(), Failure> {
     }
 }
 
-fn send(socket: &Descriptor, parts: [&[u8]; 3]) -> Result<(), Failure> {
+/// Sends a request, in these parts.
+pub(crate) fn send(socket: &Descriptor, parts: [&[u8]; 3]) -> Result<(), Failure> {
     let vectors = parts.map(|part| libc::iovec {
         iov_base: part.as_ptr().cast_mut().cast(),
         iov_len: part.len(),
@@ -185,7 +198,7 @@ fn send(socket: &Descriptor, parts: [&[u8]; 3]) -> Result<(), Failure> {
     }
 }
 
-fn receive(socket: &Descriptor, deadline: u64) -> Result<ReplyHeader, Failure> {
+fn receive(socket: &Descriptor, awake_until: u64, deadline: u64) -> Result<ReplyHeader, Failure> {
     let mut bytes = [0u8; REPLY_LENGTH];
     let mut length = 0;
     while length < REPLY_LENGTH {
@@ -197,6 +210,7 @@ fn receive(socket: &Descriptor, deadline: u64) -> Result<ReplyHeader, Failure> {
         };
         match got {
             1.. => length += got as usize,
+            _ if got == -(libc::EAGAIN as isize) && now_ns() < awake_until => yield_core(),
             _ if got == -(libc::EAGAIN as isize) => wait(socket, deadline)?,
             _ if got == -(libc::EINTR as isize) => {}
             _ => return Err(Failure::Gone),
@@ -205,7 +219,13 @@ fn receive(socket: &Descriptor, deadline: u64) -> Result<ReplyHeader, Failure> {
     ReplyHeader::decode(&bytes).ok_or(Failure::Gone)
 }
 
-fn wait(socket: &Descriptor, deadline: u64) -> Result<(), Failure> {
+fn yield_core() {
+    // SAFETY: no arguments.
+    unsafe { call!(libc::SYS_sched_yield) };
+}
+
+/// Waits until something can be received.
+pub(crate) fn wait(socket: &Descriptor, deadline: u64) -> Result<(), Failure> {
     let left = deadline
         .checked_sub(now_ms())
         .filter(|&left| left > 0)

@@ -6,11 +6,13 @@
 //! [`crate::entries`], [`crate::modify`] and [`crate::temporary`].
 
 use crate::ask::{ask, tell};
+use crate::counters::count;
 use crate::descriptor::{record_of, scope_of};
 use crate::session::{self, Session};
 use crate::sys::{self, Descriptor, call, fail};
 use crate::target::{Outcome, Place, Scope, descriptor_path, resolve_place, text, with_place};
 use copper_core::catalog::resolve::Ending;
+use copper_core::counters::{Family, Outcome as Counted};
 use copper_core::path::{self, PATH_MAX};
 use copper_core::request::Operation;
 use core::ffi::{c_char, c_int};
@@ -104,6 +106,18 @@ pub(crate) enum Target<'p> {
     },
     /// Nowhere: it lies in the view.
     View(Standing),
+}
+
+impl Target<'_> {
+    /// Counts the call: in the view it is refused here.
+    pub(crate) fn count(&self) {
+        let counted = match self {
+            Target::View(_) => Counted::Hit,
+            Target::Writable { told: Some(_), .. } => Counted::Written,
+            Target::Writable { told: None, .. } => Counted::Uncovered,
+        };
+        count(Family::Change, counted);
+    }
 }
 
 /// What is done with a [`Target`].
@@ -283,21 +297,24 @@ pub(crate) fn change(
     refusal: Refusal<'_>,
     native: Native<'_>,
 ) -> c_int {
-    settle(directory, path, meaning, &mut |target| match target {
-        Target::View(standing) => refuse(refusal(standing, Last::of(path))),
-        Target::Writable {
-            directory,
-            path,
-            told,
-        } => {
-            if meaning == Meaning::Entry {
-                learn_links(told, directory, path);
+    settle(directory, path, meaning, &mut |target| {
+        target.count();
+        match target {
+            Target::View(standing) => refuse(refusal(standing, Last::of(path))),
+            Target::Writable {
+                directory,
+                path,
+                told,
+            } => {
+                if meaning == Meaning::Entry {
+                    learn_links(told, directory, path);
+                }
+                let result = native(directory, path);
+                if result != -1 {
+                    tell_of(told, None);
+                }
+                result
             }
-            let result = native(directory, path);
-            if result != -1 {
-                tell_of(told, None);
-            }
-            result
         }
     })
 }

@@ -1,11 +1,12 @@
 //! The bytes of covered files: where the store has them, asking the helper for them where it has
 //! not yet.
 
-use crate::ask::ask;
+use crate::ask::{ask, has_given_up};
 use crate::descriptor::OPENED_IN_VIEW;
 use crate::sys::call;
 use crate::target::{Found, Scope};
 use copper_core::catalog::reader::Content;
+use copper_core::counters::Outcome as Counted;
 use copper_core::path::PATH_MAX;
 use copper_core::request::{Operation, Outcome as Reply};
 use copper_core::store::{self, FILE_PATH_MAX};
@@ -47,8 +48,14 @@ fn terminated(room: &[u8], length: usize) -> Option<&CStr> {
 #[inline]
 fn stored_inode(found: &Found<'_>, operation: Operation) -> Option<u64> {
     match found.session.catalog.content(&found.record) {
-        Content::Pass => None,
-        Content::Stored(inode) if operation == Operation::Content => Some(inode),
+        Content::Pass => {
+            found.count_passed(Counted::TooLarge);
+            None
+        }
+        Content::Stored(inode) if operation == Operation::Content => {
+            found.count_stored(false);
+            Some(inode)
+        }
         _ => asked_inode(found, operation),
     }
 }
@@ -57,13 +64,20 @@ fn stored_inode(found: &Found<'_>, operation: Operation) -> Option<u64> {
 #[inline(never)]
 fn asked_inode(found: &Found<'_>, operation: Operation) -> Option<u64> {
     let catalog = &found.session.catalog;
-    if !ask_for(found, operation) {
-        return None;
+    let known = ask_for(found, operation);
+    let content = catalog
+        .live(found.record.path())
+        .map(|record| catalog.content(&record));
+    match content {
+        Some(Content::Stored(inode)) if known => {
+            found.count_stored(true);
+            return Some(inode);
+        }
+        Some(Content::Pass) => found.count_passed(Counted::TooLarge),
+        _ if has_given_up(found.session) => found.count_passed(Counted::NoHelper),
+        _ => found.count_passed(Counted::Unknown),
     }
-    match catalog.content(&catalog.live(found.record.path())?) {
-        Content::Stored(inode) => Some(inode),
-        _ => None,
-    }
+    None
 }
 
 fn ask_for(found: &Found<'_>, operation: Operation) -> bool {
@@ -79,7 +93,14 @@ pub(crate) fn open_stored(found: &Found<'_>, flags: c_int) -> Option<Result<c_in
         Err(libc::ENOENT) if ask_for(found, Operation::Content) => {
             let catalog = &found.session.catalog;
             let record = catalog.live(found.record.path())?;
-            settle(try_open(&Found { record, ..*found }, flags)?)
+            settle(try_open(
+                &Found {
+                    record,
+                    counted: None,
+                    ..*found
+                },
+                flags,
+            )?)
         }
         result => settle(result),
     }

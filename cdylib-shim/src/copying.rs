@@ -1,6 +1,8 @@
 //! `copy_file_range` and `ioctl`, where they are asked of a store file what only the origin's file
-//! system can do: share or copy blocks within it, and tell of flags and extents.
+//! system can do: share or copy blocks within it, and tell of flags and extents. The numbers of
+//! [`crate::control`] are answered by the helper.
 
+use crate::control;
 use crate::descriptor::origin_of;
 use crate::original::{hooks, original};
 use crate::sys::{self, call, errno, finish, set_errno};
@@ -123,7 +125,8 @@ hooks! {
             FICLONE | FICLONERANGE => clone_from_origin(descriptor, number, argument),
             number if ABOUT_FILE.contains(&number) => origin_of(descriptor)
                 .map(|origin| raw_ioctl(origin.number(), number, argument)),
-            _ => None,
+            number => control::named(number)
+                .and_then(|control| control::carry_out(descriptor, control)),
         };
         answer.unwrap_or_else(|| original!(
             fn ioctl(descriptor: c_int, request: c_ulong, argument: *mut c_void) -> c_int;

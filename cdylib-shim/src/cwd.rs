@@ -2,17 +2,18 @@
 //! and the kernel's answer is translated back; nothing is remembered here, since a vfork child
 //! shares all memory with its parent but not the working directory.
 
-use crate::access::grants;
 use crate::ask::ask;
 use crate::content::with_stored;
 use crate::descriptor::{record_of, scope_of};
 use crate::links::put_name;
 use crate::original::{hooks, original};
+use crate::scope::grants;
 use crate::session::{self, Session};
 use crate::stat::stat;
 use crate::sys::{call, errno, fail, finish, set_errno};
 use crate::target::{Found, Outcome, Scope, with_target, working_directory};
 use copper_core::catalog::resolve::Ending;
+use copper_core::counters::Family;
 use copper_core::path::{self, PATH_MAX};
 use copper_core::request::Operation;
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -32,7 +33,7 @@ fn kernel_chdir(path: *const c_char) -> c_int {
 
 hooks! {
     fn chdir(path: *const c_char) -> c_int {
-        with_target(AT_FDCWD, path, DIRECTORY, |outcome| match outcome {
+        with_target(Family::Chdir, AT_FDCWD, path, DIRECTORY, |outcome| match outcome {
             Outcome::Kernel(route) => {
                 let result = kernel_chdir(route.path(path));
                 if result == 0 && route.is_in_view() {

@@ -14,6 +14,7 @@ use crate::target::{Found, Outcome, Scope, with_target};
 use copper_core::catalog::layout::align;
 use copper_core::catalog::reader::{Listing, Record};
 use copper_core::catalog::resolve::Ending;
+use copper_core::counters::{Family, Outcome as Counted};
 use copper_core::request::{Operation, Outcome as Reply};
 use core::ffi::{c_char, c_int, c_long, c_void};
 use libc::{AT_FDCWD, DIR, dirent as Entry};
@@ -143,17 +144,32 @@ fn open_stream(
         follow: true,
         directory: true,
     };
-    with_target(directory, path, ending, |outcome| match outcome {
-        Outcome::Kernel(route) => libc_opens(route.path(path)),
-        Outcome::Absent { errno, .. } => {
-            set_errno(errno);
-            core::ptr::null_mut()
-        }
-        Outcome::Found(found) => match complete(found.session, found.record) {
-            Some(record) => new_stream(&found, record, -1),
-            None => libc_opens(found.route.path(path)),
+    with_target(
+        Family::List,
+        directory,
+        path,
+        ending,
+        |outcome| match outcome {
+            Outcome::Kernel(route) => libc_opens(route.path(path)),
+            Outcome::Absent { errno, .. } => {
+                set_errno(errno);
+                core::ptr::null_mut()
+            }
+            Outcome::Found(found) => {
+                let asks = !found.session.catalog.is_complete(&found.record);
+                match complete(found.session, found.record) {
+                    Some(record) => {
+                        found.count_answered(asks);
+                        new_stream(&found, record, -1)
+                    }
+                    None => {
+                        found.count_passed(Counted::Unknown);
+                        libc_opens(found.route.path(path))
+                    }
+                }
+            }
         },
-    })
+    )
 }
 
 hooks! {
@@ -489,10 +505,13 @@ fn with_route(
         follow: true,
         directory: true,
     };
-    with_target(directory, path, ending, |outcome| {
+    with_target(Family::List, directory, path, ending, |outcome| {
         let route = match outcome {
             Outcome::Kernel(route) => route,
-            Outcome::Found(found) => found.route,
+            Outcome::Found(found) => {
+                found.count_passed(Counted::Unknown);
+                found.route
+            }
             Outcome::Absent { errno, .. } => return fail(errno),
         };
         let (directory, path) = route.of(directory, path);

@@ -164,11 +164,9 @@ fn pair(
     refusal: &dyn Fn(&Target<'_>, &Target<'_>) -> c_int,
 ) -> c_int {
     settle(from.directory, from.path, meaning, &mut |old| {
-        settle(
-            to.directory,
-            to.path,
-            Meaning::Entry,
-            &mut |new| match (&old, &new) {
+        settle(to.directory, to.path, Meaning::Entry, &mut |new| {
+            new.count();
+            match (&old, &new) {
                 (
                     Target::Writable {
                         directory,
@@ -199,8 +197,8 @@ fn pair(
                     })
                 }
                 _ => refuse(refusal(&old, &new)),
-            },
-        )
+            }
+        })
     })
 }
 

@@ -5,13 +5,19 @@ use crate::foreign::{preloads, value_of};
 use crate::scratch::{as_bytes, with_scratch, words_for};
 use crate::session::{self, Session};
 use copper_core::location::{DISABLE_VARIABLE, PATHS_VARIABLE, RUNTIME_VARIABLE};
+use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// A NULL-terminated list of strings.
 pub(crate) type List = *const *const c_char;
 
 const PRELOAD: &str = "LD_PRELOAD";
 const LIBRARY: &[u8] = b"libcopper.so";
+const AUDIT: &str = "LD_AUDIT";
+/// As installed, and as built.
+const AUDIT_LIBRARIES: [&[u8]; 2] = [b"libcopper-audit.so", b"libcopper_audit.so"];
+const TUNABLES: &str = "GLIBC_TUNABLES";
 
 /// The strings of a list; none where it is null.
 pub(crate) fn strings(list: List) -> impl Iterator<Item = &'static CStr> {
@@ -35,6 +41,8 @@ struct Scan {
     count: usize,
     /// Where `LD_PRELOAD` stands, and its value.
     preload: Option<(usize, &'static [u8])>,
+    audit: bool,
+    tunables: bool,
     runtime: bool,
     paths: bool,
     disabled: bool,
@@ -45,6 +53,8 @@ impl Scan {
         let mut scan = Scan {
             count: 0,
             preload: None,
+            audit: false,
+            tunables: false,
             runtime: false,
             paths: false,
             disabled: false,
@@ -54,6 +64,8 @@ impl Scan {
             if let Some(value) = value_of(entry, PRELOAD) {
                 scan.preload = Some((scan.count, value));
             }
+            scan.audit |= value_of(entry, AUDIT).is_some();
+            scan.tunables |= value_of(entry, TUNABLES).is_some();
             scan.runtime |= value_of(entry, RUNTIME_VARIABLE).is_some();
             scan.paths |= value_of(entry, PATHS_VARIABLE).is_some();
             scan.disabled |= value_of(entry, DISABLE_VARIABLE) == Some(b"1");
@@ -95,6 +107,8 @@ enum Addition {
         own: &'static [u8],
         others: &'static [u8],
     },
+    Audit(&'static [u8]),
+    Tunables(&'static [u8]),
     Runtime(&'static Session),
     Paths(&'static Session),
 }
@@ -111,6 +125,12 @@ impl Addition {
                     put(b":");
                     put(others);
                 }
+            }
+            Addition::Audit(value) | Addition::Tunables(value) => {
+                let is_audit = matches!(self, Addition::Audit(_));
+                put(if is_audit { AUDIT } else { TUNABLES }.as_bytes());
+                put(b"=");
+                put(value);
             }
             Addition::Runtime(session) => {
                 put(RUNTIME_VARIABLE.as_bytes());
@@ -147,15 +167,75 @@ impl Addition {
     }
 }
 
-fn additions(session: &'static Session, scan: &Scan) -> [Option<Addition>; 3] {
+/// The value of a variable as the process was given it.
+struct Kept {
+    text: UnsafeCell<[u8; KEPT_MAX]>,
+    length: AtomicUsize,
+}
+
+/// Longer values are not kept.
+const KEPT_MAX: usize = 2048;
+
+// SAFETY: the text is written once, when the library is loaded, before the length is published.
+unsafe impl Sync for Kept {}
+
+impl Kept {
+    const fn new() -> Kept {
+        Kept {
+            text: UnsafeCell::new([0; KEPT_MAX]),
+            length: AtomicUsize::new(0),
+        }
+    }
+
+    fn keep(&self, value: &[u8]) {
+        // SAFETY: the library is being loaded, and nobody reads before the length is there.
+        let text = unsafe { &mut *self.text.get() };
+        if let Some(room) = text.get_mut(..value.len()) {
+            room.copy_from_slice(value);
+            self.length.store(value.len(), Ordering::Release);
+        }
+    }
+
+    fn value(&'static self) -> Option<&'static [u8]> {
+        let length = self.length.load(Ordering::Acquire);
+        // SAFETY: written before the length was published, and never again.
+        let text = unsafe { &*self.text.get() };
+        text.get(..length).filter(|value| !value.is_empty())
+    }
+}
+
+static KEPT_AUDIT: Kept = Kept::new();
+static KEPT_TUNABLES: Kept = Kept::new();
+
+/// Keeps what switches the audit library on, for programs that are started with an environment made
+/// anew.
+pub(crate) fn keep_audit() {
+    let names_ours = |value: &&[u8]| AUDIT_LIBRARIES.iter().any(|name| preloads(value, name));
+    let Some(audit) = session::variable(AUDIT).filter(names_ours) else {
+        return;
+    };
+    KEPT_AUDIT.keep(audit);
+    KEPT_TUNABLES.keep(session::variable(TUNABLES).unwrap_or(b""));
+}
+
+/// As many variables as are ever added.
+const ADDITIONS: usize = 5;
+
+fn additions(session: &'static Session, scan: &Scan) -> [Option<Addition>; ADDITIONS] {
     let own = (!scan.preloads_us()).then(own_path).flatten();
     let carries = |name: &str| own.is_some() || session::variable(name).is_some();
+    // Where only the audit library's variable is missing somebody has switched it off.
+    let audit = KEPT_AUDIT.value();
+    let audit = audit.filter(|_| own.is_some() && !scan.audit);
+    let tunables = audit.and_then(|_| KEPT_TUNABLES.value());
     let has_prefixes = session.prefixes().next().is_some();
     [
         own.map(|own| Addition::Preload {
             own,
             others: scan.preload.map_or(b"", |(_, value)| value),
         }),
+        audit.map(Addition::Audit),
+        tunables.filter(|_| !scan.tunables).map(Addition::Tunables),
         (!scan.runtime && carries(RUNTIME_VARIABLE)).then_some(Addition::Runtime(session)),
         (!scan.paths && has_prefixes && carries(PATHS_VARIABLE))
             .then_some(Addition::Paths(session)),
@@ -190,7 +270,7 @@ fn fill(
     pointers: usize,
     environment: List,
     scan: &Scan,
-    additions: &[Option<Addition>; 3],
+    additions: &[Option<Addition>; ADDITIONS],
 ) {
     let Some((list, room)) = words.split_at_mut_checked(pointers) else {
         return;

@@ -5,10 +5,12 @@ use crate::cwd::{Left, is_in_store, leave_store};
 use crate::descriptor::{demote, record_of};
 use crate::environment::{List, brings_shim, strings, with_environment};
 use crate::original::{hooks, original};
+use crate::process::environment;
 use crate::program::{is_script, takes_preload, with_program};
 use crate::scratch::with_scratch;
 use crate::session;
 use crate::stat::means_descriptor;
+use crate::stored_program::start_stored;
 use crate::sys::{self, call, fail, finish};
 use crate::target::proc_link;
 use copper_core::path::{NAME_MAX, PATH_MAX};
@@ -38,6 +40,14 @@ impl Start {
 
     /// Starts the program; returns where that fails.
     fn now(self) -> c_int {
+        if self.directory == AT_FDCWD && self.flags == 0 {
+            let before = sys::errno();
+            let start = &mut |path, arguments, environment| {
+                Start::new(path, arguments, environment).in_fitting_directory()
+            };
+            start_stored(self.path, self.arguments, self.environment, start);
+            sys::set_errno(before);
+        }
         with_program(self.directory, self.path, &mut |program| match program {
             Err(errno) => fail(errno),
             Ok((directory, path)) => Start {
@@ -150,14 +160,6 @@ fn start(program: Start) -> c_int {
         }
         .now()
     })
-}
-
-fn environ() -> List {
-    unsafe extern "C" {
-        static environ: List;
-    }
-    // SAFETY: reading the pointer that libc keeps.
-    unsafe { environ }
 }
 
 /// Where programs are searched for when there is no `PATH`.
@@ -281,14 +283,14 @@ hooks! {
         if session::known().is_none() {
             return original!(fn execv(path: *const c_char, arguments: List) -> c_int; or -1);
         }
-        start(Start::new(path, arguments, environ()))
+        start(Start::new(path, arguments, environment()))
     }
 
     fn execvp(name: *const c_char, arguments: List) -> c_int {
         if session::known().is_none() {
             return original!(fn execvp(name: *const c_char, arguments: List) -> c_int; or -1);
         }
-        search_with_environment(name, arguments, environ())
+        search_with_environment(name, arguments, environment())
     }
 
     fn execvpe(name: *const c_char, arguments: List, environment: List) -> c_int {

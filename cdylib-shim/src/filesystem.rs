@@ -8,6 +8,7 @@ use crate::stat::means_descriptor;
 use crate::sys::fail;
 use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Scope, text, with_place, with_target};
 use copper_core::catalog::resolve::Ending;
+use copper_core::counters::{Family, Outcome as Counted};
 use core::ffi::{c_char, c_int, c_long, c_void};
 use libc::{AT_FDCWD, size_t, ssize_t};
 
@@ -34,28 +35,35 @@ fn on_path<R: Failure>(
     sound: bool,
     kernel: impl FnOnce(c_int, *const c_char, bool) -> R,
 ) -> R {
-    with_target(directory, path, ending, |outcome| match outcome {
-        Outcome::Kernel(route) => {
-            let (directory, path) = route.of(directory, path);
-            kernel(directory, path, route.is_in_view())
-        }
-        // By the origin's own name: the view's links would count among those on the way.
-        Outcome::Found(found) => {
-            let path = found.record.path_terminated().as_ptr();
-            kernel(AT_FDCWD, path, found.scope == Scope::View)
-        }
-        Outcome::Absent { errno, .. } if sound => {
-            fail(errno);
-            R::FAILED
-        }
-        Outcome::Absent { .. } => with_place(directory, path, |place| match place {
-            Some(place) => {
-                let (directory, path) = place.route().of(directory, path);
-                kernel(directory, path, place.scope == Scope::View)
+    with_target(
+        Family::Other,
+        directory,
+        path,
+        ending,
+        |outcome| match outcome {
+            Outcome::Kernel(route) => {
+                let (directory, path) = route.of(directory, path);
+                kernel(directory, path, route.is_in_view())
             }
-            None => kernel(directory, path, false),
-        }),
-    })
+            // By the origin's own name: the view's links would count among those on the way.
+            Outcome::Found(found) => {
+                found.count_passed(Counted::Special);
+                let path = found.record.path_terminated().as_ptr();
+                kernel(AT_FDCWD, path, found.scope == Scope::View)
+            }
+            Outcome::Absent { errno, .. } if sound => {
+                fail(errno);
+                R::FAILED
+            }
+            Outcome::Absent { .. } => with_place(directory, path, |place| match place {
+                Some(place) => {
+                    let (directory, path) = place.route().of(directory, path);
+                    kernel(directory, path, place.scope == Scope::View)
+                }
+                None => kernel(directory, path, false),
+            }),
+        },
+    )
 }
 
 /// Asks the origin about the file that a descriptor on the store stands for; `None` where the

@@ -16,6 +16,22 @@ pub(crate) fn interpreter(head: &[u8]) -> Option<&[u8]> {
     name.get(..length).filter(|name| !name.is_empty())
 }
 
+/// The one argument for the interpreter that a script's first line, `line`, may name behind it.
+pub(crate) fn interpreter_argument(line: &[u8]) -> Option<&[u8]> {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let rest = line.strip_prefix(b"#!")?;
+    let name = rest.iter().position(|byte| !is_blank(byte))?;
+    let behind = name + rest.get(name..)?.iter().position(is_blank)?;
+    let start = behind
+        + rest
+            .get(behind..)?
+            .iter()
+            .position(|byte| !is_blank(byte))?;
+    let end = rest.iter().rposition(|byte| !is_blank(byte))?;
+    rest.get(start..=end)
+        .filter(|argument| !argument.contains(&0))
+}
+
 /// The value of the variable `name`, where the environment's `entry` sets it.
 pub(crate) fn value_of<'e>(entry: &'e [u8], name: &str) -> Option<&'e [u8]> {
     entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")

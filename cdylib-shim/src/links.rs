@@ -6,7 +6,8 @@ use crate::original::{hooks, original};
 use crate::session::{self, Session};
 use crate::sys::{call, fail, finish, set_errno};
 use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Place, Scope, is_bad_pointer, text, with_target};
-use copper_core::path::PATH_MAX;
+use copper_core::counters::Family;
+use copper_core::path::{self, PATH_MAX};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use libc::{AT_FDCWD, size_t, ssize_t};
 
@@ -78,25 +79,31 @@ fn read_common(
     if room as c_int <= 0 {
         return fail(libc::EINVAL) as ssize_t;
     }
-    with_target(directory, path, NO_FOLLOW, |outcome| match outcome {
-        Outcome::Found(found) if is_bad_pointer(out.cast()) => {
-            let (directory, path) = found.route.of(directory, path);
-            kernel(directory, path, out, room)
-        }
-        Outcome::Found(found) if found.record.attributes().is_link() => {
-            copy_out(found.record.link(), out, room)
-        }
-        Outcome::Found(_) => fail(libc::EINVAL) as ssize_t,
-        Outcome::Absent { errno, .. } => fail(errno) as ssize_t,
-        Outcome::Kernel(route) => {
-            let (directory, path) = route.of(directory, path);
-            if text(path).is_some_and(may_be_link_to_open) {
-                read_of_process(directory, path, out, room, kernel)
-            } else {
+    with_target(
+        Family::Readlink,
+        directory,
+        path,
+        NO_FOLLOW,
+        |outcome| match outcome {
+            Outcome::Found(found) if is_bad_pointer(out.cast()) => {
+                let (directory, path) = found.route.of(directory, path);
                 kernel(directory, path, out, room)
             }
-        }
-    })
+            Outcome::Found(found) if found.record.attributes().is_link() => {
+                copy_out(found.record.link(), out, room)
+            }
+            Outcome::Found(_) => fail(libc::EINVAL) as ssize_t,
+            Outcome::Absent { errno, .. } => fail(errno) as ssize_t,
+            Outcome::Kernel(route) => {
+                let (directory, path) = route.of(directory, path);
+                if text(path).is_some_and(may_be_link_to_open) {
+                    read_of_process(directory, path, out, room, kernel)
+                } else {
+                    kernel(directory, path, out, room)
+                }
+            }
+        },
+    )
 }
 
 /// Links of `/proc` (and those of `/dev` that lead there) name open files, working directories and programs.
@@ -118,10 +125,19 @@ fn read_of_process(
         return kernel(directory, path, out, room);
     }
     let mut named = [0u8; PATH_MAX + 1];
-    match name_for_program(session, &whole[..length as usize], &mut named) {
+    let stored = before_removal(session, &whole[..length as usize]);
+    match name_for_program(session, stored, &mut named) {
         Some(length) => copy_out(&named[..length], out, room),
         None => copy_out(&whole[..length as usize], out, room),
     }
+}
+
+/// The name in the mirror that a running program had before the helper removed it: the kernel puts
+/// a mark behind it.
+fn before_removal<'p>(session: &Session, name: &'p [u8]) -> &'p [u8] {
+    name.strip_suffix(b" (deleted)")
+        .filter(|before| path::below(before, session.mirror).is_some())
+        .unwrap_or(name)
 }
 
 fn raw_readlink(directory: c_int, path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t {
@@ -207,11 +223,17 @@ fn real_common(
     out: *mut c_char,
     kernel: impl Fn(*const c_char, *mut c_char) -> *mut c_char,
 ) -> *mut c_char {
-    with_target(AT_FDCWD, path, FOLLOW, |outcome| match outcome {
-        Outcome::Absent { errno, .. } => nothing(errno),
-        Outcome::Kernel(route) => kernel(route.path(path), out),
-        Outcome::Found(found) => give_name(&found, out),
-    })
+    with_target(
+        Family::Readlink,
+        AT_FDCWD,
+        path,
+        FOLLOW,
+        |outcome| match outcome {
+            Outcome::Absent { errno, .. } => nothing(errno),
+            Outcome::Kernel(route) => kernel(route.path(path), out),
+            Outcome::Found(found) => give_name(&found, out),
+        },
+    )
 }
 
 #[inline(never)]

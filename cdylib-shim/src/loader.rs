@@ -10,6 +10,7 @@ use crate::links::name_for_program;
 use crate::original::{Original, hooks, original};
 use crate::session;
 use crate::target::{FOLLOW, Outcome, text, with_target};
+use copper_core::counters::{Family, Outcome as Counted};
 use copper_core::path::{self, PATH_MAX};
 use copper_core::request::Operation;
 use core::arch::naked_asm;
@@ -144,19 +145,28 @@ fn look(path: *const c_char) -> *const c_char {
     if !named {
         return path;
     }
-    with_target(AT_FDCWD, path, FOLLOW, |outcome| match outcome {
-        Outcome::Found(found) if found.record.attributes().is_regular() => {
-            with_stored(&found, Operation::Closure, |stored| {
-                stored.and_then(keep).unwrap_or(found.route.path(path))
-            })
-        }
-        Outcome::Found(found) => found.route.path(path),
-        Outcome::Kernel(route) if route.path(path) != path => {
-            // The replacement lives in the walk's memory only.
-            text(route.path(path)).and_then(keep_text).unwrap_or(path)
-        }
-        _ => path,
-    })
+    with_target(
+        Family::Dlopen,
+        AT_FDCWD,
+        path,
+        FOLLOW,
+        |outcome| match outcome {
+            Outcome::Found(found) if found.record.attributes().is_regular() => {
+                with_stored(&found, Operation::Closure, |stored| {
+                    stored.and_then(keep).unwrap_or(found.route.path(path))
+                })
+            }
+            Outcome::Found(found) => {
+                found.count_passed(Counted::Special);
+                found.route.path(path)
+            }
+            Outcome::Kernel(route) if route.path(path) != path => {
+                // The replacement lives in the walk's memory only.
+                text(route.path(path)).and_then(keep_text).unwrap_or(path)
+            }
+            _ => path,
+        },
+    )
 }
 
 /// More libraries than a process loads; what does not fit is loaded from the origin.

@@ -1,12 +1,13 @@
 //! The open family: a covered file opened for reading gives a descriptor on the store's file;
 //! opened for writing it is the origin's under a covered prefix, and an error in the view.
 
-use crate::access;
 use crate::ask::tell;
 use crate::change::mode_of;
 use crate::content::open_stored;
+use crate::counters::count;
 use crate::descriptor::stored_by_link;
 use crate::original::{hooks, original};
+use crate::scope::grants;
 use crate::session;
 use crate::sys::{Descriptor, call, fail, finish};
 use crate::target::{
@@ -15,7 +16,9 @@ use crate::target::{
 };
 use copper_core::catalog::reader::Record;
 use copper_core::catalog::resolve::Ending;
-use copper_core::path::PATH_MAX;
+use copper_core::control;
+use copper_core::counters::{Family, Outcome as Counted};
+use copper_core::path::{PATH_MAX, split_last};
 use copper_core::request::Operation;
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{
@@ -62,22 +65,28 @@ pub(crate) fn open_common(
     if may_write(flags) || exclusive || creates_with_slash(path, flags) {
         return open_for_change(directory, path, flags, ending, kernel);
     }
-    with_target(directory, path, ending, |outcome| match outcome {
-        Outcome::Found(found) => open_found(&found, directory, path, flags, &kernel),
-        Outcome::Absent {
-            creatable: true,
-            scope,
-            ..
-        } if flags & O_CREAT != 0 => match scope {
-            Scope::View => fail(libc::EROFS),
-            Scope::Prefix => open_for_change(directory, path, flags, ending, kernel),
+    with_target(
+        Family::Open,
+        directory,
+        path,
+        ending,
+        |outcome| match outcome {
+            Outcome::Found(found) => open_found(&found, directory, path, flags, &kernel),
+            Outcome::Absent {
+                creatable: true,
+                scope,
+                ..
+            } if flags & O_CREAT != 0 => match scope {
+                Scope::View => fail(libc::EROFS),
+                Scope::Prefix => open_for_change(directory, path, flags, ending, kernel),
+            },
+            Outcome::Absent { errno, .. } => fail(errno),
+            Outcome::Kernel(route) if flags & O_CREAT != 0 => {
+                open_by_kernel_with_creation(route, directory, path, flags, &kernel)
+            }
+            Outcome::Kernel(route) => by_kernel(route, directory, path, &kernel),
         },
-        Outcome::Absent { errno, .. } => fail(errno),
-        Outcome::Kernel(route) if flags & O_CREAT != 0 => {
-            open_by_kernel_with_creation(route, directory, path, flags, &kernel)
-        }
-        Outcome::Kernel(route) => by_kernel(route, directory, path, &kernel),
-    })
+    )
 }
 
 /// Files are not created by names that end in a slash, and the kernel says so before it looks.
@@ -111,18 +120,22 @@ fn open_found(
 ) -> c_int {
     let attributes = found.record.attributes();
     let descriptor_only = flags & O_PATH != 0;
+    let refused = |errno| {
+        found.count_answered(false);
+        fail(errno)
+    };
     if attributes.is_link() && !descriptor_only {
-        return fail(if flags & O_DIRECTORY != 0 {
+        return refused(if flags & O_DIRECTORY != 0 {
             libc::ENOTDIR
         } else {
             libc::ELOOP
         });
     }
     if flags & O_DIRECTORY != 0 && !attributes.is_directory() {
-        return fail(libc::ENOTDIR);
+        return refused(libc::ENOTDIR);
     }
     if attributes.is_directory() && flags & O_CREAT != 0 {
-        return fail(libc::EISDIR);
+        return refused(libc::EISDIR);
     }
     // Whether these are allowed depends on the owner and on the file system.
     if attributes.is_directory() && flags & (libc::O_NOATIME | libc::O_DIRECT) != 0 {
@@ -139,8 +152,7 @@ fn open_found(
     let reads = flags & O_ACCMODE == O_RDONLY;
     // A descriptor on the mirror would let in whom the origin's directory keeps out.
     let servable = if attributes.is_directory() {
-        (reads || descriptor_only)
-            && access::grants(found.session, attributes, wanted) == Some(true)
+        (reads || descriptor_only) && grants(found.session, attributes, wanted) == Some(true)
     } else {
         attributes.is_regular() && !descriptor_only && reads && flags & !NATIVE == 0
     };
@@ -151,6 +163,8 @@ fn open_found(
             Some(Err(errno)) => return fail(errno),
             None => {}
         }
+    } else {
+        found.count_passed(Counted::Special);
     }
     // Under its own name, since each link on the way counts against the kernel's forty.
     let route = if attributes.is_link() {
@@ -195,23 +209,31 @@ fn open_for_change(
     ending: Ending,
     kernel: impl Fn(c_int, *const c_char) -> c_int,
 ) -> c_int {
-    with_place(directory, path, |place| match place {
-        None => match stored_by_link(path) {
-            Some(record) => open_origin_for_change(record, flags, &kernel),
-            None => kernel(directory, path),
-        },
-        Some(place) if place.scope == Scope::View && creates_with_slash(path, flags) => {
-            refuse_slash(place)
-        }
-        Some(place) if place.scope == Scope::View => {
-            open_in_view(place, (directory, path), flags, ending, &kernel)
-        }
-        Some(place) => {
-            let result = by_kernel(place.route(), directory, path, &kernel);
-            if result >= 0 {
-                tell_change(&place, flags);
+    let counted = |place: &Option<Place<'_>>| match place {
+        None => Counted::Uncovered,
+        Some(place) if place.scope == Scope::View => Counted::Hit,
+        Some(_) => Counted::Written,
+    };
+    with_place(directory, path, |place| {
+        count(Family::Open, counted(&place));
+        match place {
+            None => match stored_by_link(path) {
+                Some(record) => open_origin_for_change(record, flags, &kernel),
+                None => kernel(directory, path),
+            },
+            Some(place) if place.scope == Scope::View && creates_with_slash(path, flags) => {
+                refuse_slash(place)
             }
-            result
+            Some(place) if place.scope == Scope::View => {
+                open_in_view(place, (directory, path), flags, ending, &kernel)
+            }
+            Some(place) => {
+                let result = by_kernel(place.route(), directory, path, &kernel);
+                if result >= 0 {
+                    tell_change(&place, flags);
+                }
+                result
+            }
         }
     })
 }
@@ -334,11 +356,23 @@ fn open_in_view(
         } if flags & O_CREAT != 0 => fail(libc::EROFS),
         Outcome::Absent { errno, .. } => fail(errno),
         Outcome::Found(found) => match refusal(&found, flags) {
+            Some(libc::EROFS) if is_for_controls(&found, flags) => {
+                match open_stored(&found, flags & KEPT | KERNEL_LARGEFILE) {
+                    Some(Ok(descriptor)) => descriptor,
+                    _ => fail(libc::EROFS),
+                }
+            }
             Some(errno) => fail(errno),
             // Devices and pipes can be written on a read-only mount too.
             None => by_kernel(found.route, directory, path, kernel),
         },
     })
+}
+
+/// Whether the file is the one that existing scripts open for writing only to make an `ioctl`; they
+/// get a descriptor that can be read.
+fn is_for_controls(found: &Found<'_>, flags: c_int) -> bool {
+    flags & (O_CREAT | O_TRUNC) == 0 && split_last(found.record.path()).1 == control::FILE
 }
 
 fn refusal(found: &Found<'_>, flags: c_int) -> Option<c_int> {
@@ -392,7 +426,7 @@ fn origin_refuses(
 fn is_denied(found: &Found<'_>, flags: c_int) -> bool {
     let reads = flags & O_ACCMODE == libc::O_RDWR;
     let wanted = libc::W_OK | if reads { libc::R_OK } else { 0 };
-    let granted = access::grants(found.session, found.record.attributes(), wanted);
+    let granted = grants(found.session, found.record.attributes(), wanted);
     granted.map_or_else(
         || {
             let path = found.record.path_terminated().as_ptr();

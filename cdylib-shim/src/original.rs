@@ -49,10 +49,13 @@ unsafe extern "C" {
 }
 
 /// Looks up all functions behind our hooks, and makes the session: a program may forbid itself
-/// the system calls that this takes (seccomp), or call its first hook from a signal handler.
+/// the system calls that this takes (seccomp), call its first hook from a signal handler, or, as
+/// `env -i` does, clear its environment before it makes its first call about a file.
 #[ctor::ctor(unsafe)]
 fn prepare() {
     look_up_all();
+    crate::stored_program::take_name();
+    crate::environment::keep_audit();
     crate::session::known();
 }
 

@@ -1,12 +1,14 @@
 //! Programs about to be started: what the kernel is to start, and whether the shim will be in it.
 
 use crate::content::{open_stored, with_stored};
+use crate::counters::count;
 use crate::descriptor::record_of;
 use crate::foreign::interpreter;
 use crate::links::put_place;
 use crate::session::{self, Session};
 use crate::sys::{self, Descriptor, call};
 use crate::target::{FOLLOW, Outcome, resolve_place, with_place};
+use copper_core::counters::{Family, Outcome as Counted};
 use copper_core::path::PATH_MAX;
 use copper_core::request::Operation;
 use core::ffi::{c_char, c_int};
@@ -25,23 +27,29 @@ pub(crate) fn with_program(
 ) -> c_int {
     with_place(directory, path, |place| {
         let (Some(place), Some(session)) = (place, session::known()) else {
+            count(Family::Exec, Counted::Uncovered);
             return then(Ok((directory, path)));
         };
-        resolve_place(session, place, FOLLOW, |outcome| match &outcome {
-            Outcome::Absent { errno, .. } => then(Err(*errno)),
-            Outcome::Kernel(route) if route.leads_outside() => then(Ok(route.of(directory, path))),
-            _ => {
-                let by_kernel = place.route().of(directory, path);
-                if core::ptr::eq(by_kernel.1, path) {
-                    return then(Ok(by_kernel));
+        resolve_place(session, place, FOLLOW, |outcome| {
+            let outcome = outcome.count(Family::Exec);
+            match &outcome {
+                Outcome::Absent { errno, .. } => then(Err(*errno)),
+                Outcome::Kernel(route) if route.leads_outside() => {
+                    then(Ok(route.of(directory, path)))
                 }
-                if is_stored_script(session, &outcome, directory, path) {
-                    return then(Ok((directory, path)));
-                }
-                let mut name = [0u8; PATH_MAX + 1];
-                match put_place(session, place, &mut name) {
-                    Some(_) => then(Ok((AT_FDCWD, name.as_ptr().cast()))),
-                    None => then(Ok(by_kernel)),
+                _ => {
+                    let by_kernel = place.route().of(directory, path);
+                    if core::ptr::eq(by_kernel.1, path) {
+                        return then(Ok(by_kernel));
+                    }
+                    if is_stored_script(session, &outcome, directory, path) {
+                        return then(Ok((directory, path)));
+                    }
+                    let mut name = [0u8; PATH_MAX + 1];
+                    match put_place(session, place, &mut name) {
+                        Some(_) => then(Ok((AT_FDCWD, name.as_ptr().cast()))),
+                        None => then(Ok(by_kernel)),
+                    }
                 }
             }
         })
@@ -127,7 +135,7 @@ fn open(directory: c_int, path: *const c_char) -> Option<Descriptor> {
 }
 
 /// Reads at an offset; 0 where that fails.
-fn read_at(file: c_int, out: &mut [u8], offset: u64) -> usize {
+pub(crate) fn read_at(file: c_int, out: &mut [u8], offset: u64) -> usize {
     // SAFETY: the room and its length belong together.
     let got = unsafe { call!(libc::SYS_pread64, file, out.as_mut_ptr(), out.len(), offset) };
     usize::try_from(got).unwrap_or(0)
@@ -168,22 +176,27 @@ fn read_plain<T: Plain>(file: &Descriptor, offset: u64) -> Option<T> {
     }
 }
 
+/// The header of an ELF file of our own word size.
+pub(crate) fn elf_header(file: &Descriptor) -> Option<libc::Elf64_Ehdr> {
+    const CLASS_64: u8 = 2;
+    let header = read_plain::<libc::Elf64_Ehdr>(file, 0)?;
+    let is_elf = header.e_ident.starts_with(b"\x7fELF");
+    (is_elf && header.e_ident[4] == CLASS_64).then_some(header)
+}
+
+/// The program headers of an ELF file.
+pub(crate) fn program_headers(
+    file: &Descriptor,
+    header: &libc::Elf64_Ehdr,
+) -> impl Iterator<Item = libc::Elf64_Phdr> {
+    let (start, length) = (header.e_phoff, u64::from(header.e_phentsize));
+    (0..u64::from(header.e_phnum))
+        .map_while(move |index| read_plain(file, start.checked_add(index * length)?))
+}
+
 /// Whether an ELF file is a program of our own word size that names a dynamic loader.
 fn has_loader(file: &Descriptor) -> bool {
-    const CLASS_64: u8 = 2;
-    const PT_INTERP: u32 = 3;
-    let Some(header) = read_plain::<libc::Elf64_Ehdr>(file, 0) else {
-        return false;
-    };
-    if header.e_ident[4] != CLASS_64 {
-        return false;
-    }
-    (0..u64::from(header.e_phnum)).any(|index| {
-        let offset = index * u64::from(header.e_phentsize);
-        header
-            .e_phoff
-            .checked_add(offset)
-            .and_then(|offset| read_plain::<libc::Elf64_Phdr>(file, offset))
-            .is_some_and(|part| part.p_type == PT_INTERP)
+    elf_header(file).is_some_and(|header| {
+        program_headers(file, &header).any(|part| part.p_type == libc::PT_INTERP)
     })
 }

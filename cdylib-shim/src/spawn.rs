@@ -12,6 +12,7 @@ use crate::original::{hooks, original};
 use crate::program::with_program;
 use crate::session;
 use crate::stat::stat;
+use crate::stored_program::start_stored;
 use crate::sys::{errno, set_errno};
 use crate::target::{text, with_place};
 use copper_core::path::PATH_MAX;
@@ -19,24 +20,34 @@ use copper_core::request::Operation;
 use core::ffi::{c_char, c_int, c_void};
 use libc::{AT_FDCWD, mode_t, pid_t};
 
-/// Calls `posix_spawn` or `posix_spawnp` with a path and an environment; returns an error number.
-type Native<'n> = &'n dyn Fn(*const c_char, List) -> c_int;
+/// Calls `posix_spawn` or `posix_spawnp` with a path, arguments and an environment; returns an error
+/// number.
+type Native<'n> = &'n dyn Fn(*const c_char, List, List) -> c_int;
 
 /// Spawns with an environment that brings the shim along, from a directory that fits.
-fn spawn(path: *const c_char, acts: bool, environment: List, native: Native<'_>) -> c_int {
+fn spawn(
+    path: *const c_char,
+    acts: bool,
+    arguments: List,
+    environment: List,
+    native: Native<'_>,
+) -> c_int {
     with_environment(environment, &mut |environment| {
         // The child may change its directory first; only it knows what a relative path means.
         if acts && text(path).is_some_and(|path| path[0] != b'/') {
             let left = leave_store();
-            let result = native(path, environment);
+            let result = native(path, arguments, environment);
             if let Some(left) = left {
                 left.back();
             }
             return result;
         }
+        if from_store(path, arguments, environment, native) {
+            return 0;
+        }
         with_program(AT_FDCWD, path, &mut |program| {
             let path = program.map_or(path, |(_, path)| path);
-            from_fitting_directory(path, environment, native)
+            from_fitting_directory(path, arguments, environment, native)
         })
     })
 }
@@ -56,7 +67,7 @@ fn search_is_covered() -> bool {
 /// left to libc.
 #[cold]
 #[inline(never)]
-fn search(name: &[u8], environment: List, native: Native<'_>) -> Option<c_int> {
+fn search(name: &[u8], arguments: List, environment: List, native: Native<'_>) -> Option<c_int> {
     let mut candidate = Candidate::new();
     let before = errno();
     let (mut last, mut denied) = (libc::ENOENT, false);
@@ -69,8 +80,11 @@ fn search(name: &[u8], environment: List, native: Native<'_>) -> Option<c_int> {
         };
         last = why_not(path);
         set_errno(before);
+        if last == 0 && from_store(path, arguments, environment, native) {
+            return Some(0);
+        }
         if last == 0 {
-            last = from_fitting_directory(path, environment, native);
+            last = from_fitting_directory(path, arguments, environment, native);
         }
         if !search_goes_on(last) {
             return Some(last);
@@ -81,13 +95,33 @@ fn search(name: &[u8], environment: List, native: Native<'_>) -> Option<c_int> {
 }
 
 /// Spawns a program, from the origin's directory where the shim will not be in it.
-fn from_fitting_directory(path: *const c_char, environment: List, native: Native<'_>) -> c_int {
+fn from_fitting_directory(
+    path: *const c_char,
+    arguments: List,
+    environment: List,
+    native: Native<'_>,
+) -> c_int {
     let left = leave_store_for(AT_FDCWD, path, environment);
-    let result = native(path, environment);
+    let result = native(path, arguments, environment);
     if let Some(left) = left {
         left.back();
     }
     result
+}
+
+/// Spawns a covered program from the store; says whether that was done.
+fn from_store(path: *const c_char, arguments: List, environment: List, native: Native<'_>) -> bool {
+    let before = errno();
+    let spawned = start_stored(
+        path,
+        arguments,
+        environment,
+        &mut |path, arguments, environment| {
+            from_fitting_directory(path, arguments, environment, native)
+        },
+    );
+    set_errno(before);
+    spawned == Some(0)
 }
 
 /// Why a program cannot be started, as an error number; 0 where it can.
@@ -119,7 +153,8 @@ hooks! {
         arguments: List,
         environment: List,
     ) -> c_int {
-        spawn(path, !actions.is_null(), environment, &|path, environment| original!(
+        let acts = !actions.is_null();
+        spawn(path, acts, arguments, environment, &|path, arguments, environment| original!(
             fn posix_spawn(
                 child: *mut pid_t, path: *const c_char, actions: *const c_void,
                 attributes: *const c_void, arguments: List, environment: List,
@@ -136,7 +171,7 @@ hooks! {
         arguments: List,
         environment: List,
     ) -> c_int {
-        let searching = |name: *const c_char, environment: List| original!(
+        let searching = |name: *const c_char, arguments: List, environment: List| original!(
             fn posix_spawnp(
                 child: *mut pid_t, name: *const c_char, actions: *const c_void,
                 attributes: *const c_void, arguments: List, environment: List,
@@ -145,18 +180,19 @@ hooks! {
         );
         let bytes = text(name).unwrap_or(b"");
         if session::known().is_none() {
-            return searching(name, environment);
+            return searching(name, arguments, environment);
         }
         if bytes.contains(&b'/') {
-            return spawn(name, !actions.is_null(), environment, &searching);
+            return spawn(name, !actions.is_null(), arguments, environment, &searching);
         }
         if bytes.is_empty() || !search_is_covered() {
             return with_environment(environment, &mut |environment| {
-                searching(name, environment)
+                searching(name, arguments, environment)
             });
         }
         with_environment(environment, &mut |environment| {
-            search(bytes, environment, &searching).unwrap_or_else(|| searching(name, environment))
+            search(bytes, arguments, environment, &searching)
+                .unwrap_or_else(|| searching(name, arguments, environment))
         })
     }
 }

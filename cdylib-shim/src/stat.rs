@@ -1,7 +1,9 @@
 //! The stat family: answered from the catalog without a system call; `fstat` asks the kernel and,
 //! for a store file, gives the attributes of the origin's.
 
+use crate::counters::count;
 use crate::descriptor::latest;
+use crate::memory::{group_inside, user_inside};
 use crate::original::{hooks, libc_is_next, original};
 use crate::session::{self, Session};
 use crate::sys::{self, call, fail, finish};
@@ -9,6 +11,7 @@ use crate::target::{FOLLOW, NO_FOLLOW, Outcome, Route, is_bad_pointer, with_targ
 use copper_core::attributes::{Attributes, Timestamp};
 use copper_core::catalog::reader::Record;
 use copper_core::catalog::resolve::Ending;
+use copper_core::counters::{Family, Outcome as Counted};
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, stat as Stat, statx as Statx};
 
@@ -21,8 +24,8 @@ pub(crate) fn fill(out: &mut Stat, from: &Attributes) {
     out.st_ino = from.inode;
     out.st_nlink = from.links as _;
     out.st_mode = from.mode;
-    out.st_uid = from.uid;
-    out.st_gid = from.gid;
+    out.st_uid = user_inside(from.uid);
+    out.st_gid = group_inside(from.gid);
     out.st_rdev = from.special_device;
     out.st_size = from.size as i64;
     out.st_blksize = from.block_size as _;
@@ -43,8 +46,8 @@ fn fill_statx(out: &mut Statx, from: &Attributes, wanted: c_uint) {
     out.stx_attributes = from.statx_attributes;
     out.stx_attributes_mask = from.statx_attributes_mask;
     out.stx_nlink = from.links as u32;
-    out.stx_uid = from.uid;
-    out.stx_gid = from.gid;
+    out.stx_uid = user_inside(from.uid);
+    out.stx_gid = group_inside(from.gid);
     out.stx_mode = from.mode as u16;
     out.stx_ino = from.inode;
     out.stx_size = from.size;
@@ -76,20 +79,26 @@ fn answer(
     ending: Ending,
     kernel: impl FnOnce(Route) -> c_int,
 ) -> c_int {
-    with_target(directory, path, ending, |outcome| match outcome {
-        // The path may lead to the store through a descriptor: `/proc/self/fd/3`, `/dev/stdin`.
-        Outcome::Kernel(route) => fstat_common(kernel(route), out),
-        Outcome::Found(found) if is_bad_pointer(out.cast()) => kernel(found.route),
-        Outcome::Found(found) => {
-            // SAFETY: the caller's buffer; zeroed first, as the kernel leaves no stale bytes.
-            unsafe {
-                out.write(core::mem::zeroed());
-                fill(&mut *out, found.record.attributes());
+    with_target(
+        Family::Stat,
+        directory,
+        path,
+        ending,
+        |outcome| match outcome {
+            // The path may lead to the store through a descriptor: `/proc/self/fd/3`, `/dev/stdin`.
+            Outcome::Kernel(route) => fstat_common(kernel(route), out),
+            Outcome::Found(found) if is_bad_pointer(out.cast()) => kernel(found.route),
+            Outcome::Found(found) => {
+                // SAFETY: the caller's buffer; zeroed first, as the kernel leaves no stale bytes.
+                unsafe {
+                    out.write(core::mem::zeroed());
+                    fill(&mut *out, found.record.attributes());
+                }
+                0
             }
-            0
-        }
-        Outcome::Absent { errno, .. } => fail(errno),
-    })
+            Outcome::Absent { errno, .. } => fail(errno),
+        },
+    )
 }
 
 /// `newfstatat(2)`, which every kernel has.
@@ -119,6 +128,7 @@ fn translate_stored(session: &'static Session, status: &mut Stat) {
     let Some(record) = session.catalog.by_store_inode(status.st_ino) else {
         return;
     };
+    count(Family::Fstat, Counted::Hit);
     match latest(session, record) {
         Some(record) => fill(status, record.attributes()),
         None => fill_changed(status, &record),
@@ -392,10 +402,13 @@ pub(crate) fn statx_common(
         return fail(libc::EINVAL);
     }
     if flags & !STATX_HARMLESS != 0 || mask & !STATX_KNOWN != 0 {
-        return with_target(directory, path, FOLLOW, |outcome| {
+        return with_target(Family::Other, directory, path, FOLLOW, |outcome| {
             let route = match outcome {
                 Outcome::Kernel(route) => route,
-                Outcome::Found(found) => found.route,
+                Outcome::Found(found) => {
+                    found.count_passed(Counted::Special);
+                    found.route
+                }
                 Outcome::Absent { errno, .. } => return fail(errno),
             };
             let (directory, path) = route.of(directory, path);
@@ -406,30 +419,36 @@ pub(crate) fn statx_common(
         follow: flags & AT_SYMLINK_NOFOLLOW == 0,
         directory: false,
     };
-    with_target(directory, path, ending, |outcome| match outcome {
-        Outcome::Kernel(route) => {
-            let (directory, path) = route.of(directory, path);
-            let result = kernel(directory, path);
-            if result == 0 {
-                // tmpfs always tells the inode.
-                translate_statx(None, mask, out);
+    with_target(
+        Family::Stat,
+        directory,
+        path,
+        ending,
+        |outcome| match outcome {
+            Outcome::Kernel(route) => {
+                let (directory, path) = route.of(directory, path);
+                let result = kernel(directory, path);
+                if result == 0 {
+                    // tmpfs always tells the inode.
+                    translate_statx(None, mask, out);
+                }
+                result
             }
-            result
-        }
-        Outcome::Found(found) if is_bad_pointer(out.cast()) => {
-            let (directory, path) = found.route.of(directory, path);
-            kernel(directory, path)
-        }
-        Outcome::Found(found) => {
-            // SAFETY: the caller's buffer; zeroed first, as the kernel leaves no stale bytes.
-            unsafe {
-                out.write(core::mem::zeroed());
-                fill_statx(&mut *out, found.record.attributes(), mask);
+            Outcome::Found(found) if is_bad_pointer(out.cast()) => {
+                let (directory, path) = found.route.of(directory, path);
+                kernel(directory, path)
             }
-            0
-        }
-        Outcome::Absent { errno, .. } => fail(errno),
-    })
+            Outcome::Found(found) => {
+                // SAFETY: the caller's buffer; zeroed first, as the kernel leaves no stale bytes.
+                unsafe {
+                    out.write(core::mem::zeroed());
+                    fill_statx(&mut *out, found.record.attributes(), mask);
+                }
+                0
+            }
+            Outcome::Absent { errno, .. } => fail(errno),
+        },
+    )
 }
 
 /// As [`translate`]; the inode is the answer's own where it is not given.

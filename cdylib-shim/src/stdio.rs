@@ -1,12 +1,13 @@
 //! `fopen`, `freopen` and `setmntent`, which open inside libc: a file that is only read is opened by the
 //! store's name for it, so that everything else about the stream is libc's own.
 
-use crate::access::grants;
 use crate::content::with_stored;
 use crate::open::{may_write, open_common, told};
 use crate::original::{hooks, original};
+use crate::scope::grants;
 use crate::sys::set_errno;
 use crate::target::{FOLLOW, Outcome, Scope, with_place, with_target};
+use copper_core::counters::{Family, Outcome as Counted};
 use copper_core::request::Operation;
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
@@ -60,26 +61,34 @@ fn common(
     if may_write(flags) {
         return for_writing(path, flags, libc_opens);
     }
-    with_target(AT_FDCWD, path, FOLLOW, |outcome| match outcome {
-        Outcome::Kernel(route) => libc_opens(route.path(path)),
-        Outcome::Absent { errno, .. } => nothing(errno),
-        Outcome::Found(found) => {
-            let attributes = found.record.attributes();
-            let readable = grants(found.session, attributes, libc::R_OK) == Some(true);
-            let servable = attributes.is_regular() || (attributes.is_directory() && readable);
-            if !servable {
-                return libc_opens(found.route.path(path));
-            }
-            with_stored(&found, Operation::Content, |stored| {
-                let stream = stored.map_or(core::ptr::null_mut(), |name| libc_opens(name.as_ptr()));
-                if stream.is_null() {
-                    libc_opens(found.route.path(path))
-                } else {
-                    stream
+    with_target(
+        Family::Open,
+        AT_FDCWD,
+        path,
+        FOLLOW,
+        |outcome| match outcome {
+            Outcome::Kernel(route) => libc_opens(route.path(path)),
+            Outcome::Absent { errno, .. } => nothing(errno),
+            Outcome::Found(found) => {
+                let attributes = found.record.attributes();
+                let readable = grants(found.session, attributes, libc::R_OK) == Some(true);
+                let servable = attributes.is_regular() || (attributes.is_directory() && readable);
+                if !servable {
+                    found.count_passed(Counted::Special);
+                    return libc_opens(found.route.path(path));
                 }
-            })
-        }
-    })
+                with_stored(&found, Operation::Content, |stored| {
+                    let stream =
+                        stored.map_or(core::ptr::null_mut(), |name| libc_opens(name.as_ptr()));
+                    if stream.is_null() {
+                        libc_opens(found.route.path(path))
+                    } else {
+                        stream
+                    }
+                })
+            }
+        },
+    )
 }
 
 /// As `open` goes with these flags: it finds the way, says what is wrong, and tells the helper.
@@ -145,16 +154,25 @@ fn reopen_common(
     if may_write(flags_of(mode)) {
         return reopen_for_writing(path, reopen);
     }
-    with_target(AT_FDCWD, path, FOLLOW, |outcome| match outcome {
-        Outcome::Found(found) if found.record.attributes().is_regular() => {
-            with_stored(&found, Operation::Content, |stored| {
-                reopen(stored.map_or(found.route.path(path), CStr::as_ptr))
-            })
-        }
-        Outcome::Found(found) => reopen(found.route.path(path)),
-        Outcome::Kernel(route) => reopen(route.path(path)),
-        Outcome::Absent { .. } => reopen(path),
-    })
+    with_target(
+        Family::Open,
+        AT_FDCWD,
+        path,
+        FOLLOW,
+        |outcome| match outcome {
+            Outcome::Found(found) if found.record.attributes().is_regular() => {
+                with_stored(&found, Operation::Content, |stored| {
+                    reopen(stored.map_or(found.route.path(path), CStr::as_ptr))
+                })
+            }
+            Outcome::Found(found) => {
+                found.count_passed(Counted::Special);
+                reopen(found.route.path(path))
+            }
+            Outcome::Kernel(route) => reopen(route.path(path)),
+            Outcome::Absent { .. } => reopen(path),
+        },
+    )
 }
 
 fn reopen_for_writing(

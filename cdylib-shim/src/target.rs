@@ -5,14 +5,16 @@
 //! outcome to a closure. Large buffers live in functions that the common case does not enter, so
 //! that a hit needs little stack (signal handlers run on small ones).
 
-use crate::access::grants;
-use crate::ask::ask;
+use crate::ask::{ask, has_given_up};
+use crate::counters::{self, count};
 use crate::descriptor::scope_of;
+pub(crate) use crate::scope::Scope;
+use crate::scope::{Reach, grants};
 use crate::session::{self, Session};
 use crate::sys::{self, call};
-use copper_core::attributes::Attributes;
 use copper_core::catalog::reader::Record;
 use copper_core::catalog::resolve::{self, Ending, Resolution, Walk};
+use copper_core::counters::{Family, Outcome as Counted};
 use copper_core::path::{self, PATH_MAX};
 use copper_core::request::{Operation, Outcome as Reply};
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -28,15 +30,6 @@ pub(crate) const NO_FOLLOW: Ending = Ending {
     directory: false,
 };
 
-/// How a covered path was named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// Below the view: read-only.
-    View,
-    /// By its own name, below a covered prefix: writes reach the origin.
-    Prefix,
-}
-
 /// Where a call goes when the kernel has to answer it.
 #[derive(Clone, Copy)]
 pub(crate) struct Route {
@@ -44,18 +37,22 @@ pub(crate) struct Route {
     instead: *const c_char,
     /// The path is covered, in this way, but only the origin can answer for it.
     covered: Option<Scope>,
+    /// Why the kernel has to answer.
+    why: Counted,
 }
 
 impl Route {
     const AS_GIVEN: Route = Route {
         instead: core::ptr::null(),
         covered: None,
+        why: Counted::Uncovered,
     };
 
     fn outside(path: *const c_char) -> Route {
         Route {
             instead: path,
             covered: None,
+            why: Counted::Uncovered,
         }
     }
 
@@ -63,7 +60,12 @@ impl Route {
         Route {
             instead,
             covered: Some(scope),
+            why: Counted::Special,
         }
+    }
+
+    fn because(self, why: Counted) -> Route {
+        Route { why, ..self }
     }
 
     /// Whether the path lies in the view, which is read-only whoever answers.
@@ -99,9 +101,40 @@ pub(crate) struct Found<'a> {
     pub(crate) scope: Scope,
     /// Where to go for what the catalog does not hold.
     pub(crate) route: Route,
+    /// The helper was asked for it.
+    pub(crate) asked: bool,
+    /// What the call is counted as, once it is known how it is answered; nothing where that is done.
+    pub(crate) counted: Option<Family>,
 }
 
 impl Found<'_> {
+    /// Counts the call as answered here; `asked` says whether the helper had to be asked.
+    #[inline]
+    pub(crate) fn count_answered(&self, asked: bool) {
+        if let Some(family) = self.counted {
+            let asked = asked || self.asked;
+            count(family, if asked { Counted::Asked } else { Counted::Hit });
+        }
+    }
+
+    /// Counts the call as passed to the origin.
+    #[inline]
+    pub(crate) fn count_passed(&self, why: Counted) {
+        if let Some(family) = self.counted {
+            count(family, why);
+        }
+    }
+
+    /// Counts the opening of the file's bytes in the store.
+    #[inline]
+    pub(crate) fn count_stored(&self, asked: bool) {
+        self.count_answered(asked);
+        let attributes = self.record.attributes();
+        if self.counted.is_some() && attributes.is_regular() {
+            counters::serve(attributes.size);
+        }
+    }
+
     /// The way to what was found by its canonical name, for calls that do not mean a link.
     pub(crate) fn canonical_route(&self) -> Route {
         Route::covered(self.scope, self.record.path_terminated().as_ptr())
@@ -126,6 +159,8 @@ impl Found<'static> {
             record,
             scope,
             route,
+            asked: false,
+            counted: None,
         }
     }
 }
@@ -142,46 +177,55 @@ pub(crate) enum Outcome<'a> {
         /// Only its last component is missing.
         creatable: bool,
         scope: Scope,
+        /// The helper was asked.
+        asked: bool,
     },
 }
 
-/// Which canonical paths a walk may answer for.
-pub(crate) struct Reach<'s> {
-    session: &'s Session,
-    scope: Scope,
-}
-
-impl<'s> Reach<'s> {
-    fn parent_of_view(&self) -> &'s [u8] {
-        path::split_last(self.session.view).0
-    }
-}
-
-impl resolve::Scope for Reach<'_> {
-    fn covers(&self, path: &[u8]) -> bool {
-        match self.scope {
-            Scope::View => !path::is_node_local(path) || self.session.covers(path),
-            Scope::Prefix => self.session.covers(path),
+impl Outcome<'_> {
+    /// Notes that the helper was asked.
+    fn after_asking(self) -> Self {
+        match self {
+            Outcome::Found(found) => Outcome::Found(Found {
+                asked: true,
+                ..found
+            }),
+            Outcome::Absent {
+                errno,
+                creatable,
+                scope,
+                ..
+            } => Outcome::Absent {
+                errno,
+                creatable,
+                scope,
+                asked: true,
+            },
+            outcome => outcome,
         }
     }
 
-    fn leads_inside(&self, path: &[u8]) -> bool {
-        match self.scope {
-            Scope::View => self.covers(path),
-            Scope::Prefix => {
-                self.covers(path) || self.session.prefixes().any(|p| path::is_within(p, path))
+    /// Counts the call; one that found a file, where what becomes of it depends on more, later.
+    pub(crate) fn count(mut self, family: Family) -> Self {
+        match &mut self {
+            Outcome::Found(found) if depends_on_more(family) => found.counted = Some(family),
+            Outcome::Found(Found { asked: true, .. }) | Outcome::Absent { asked: true, .. } => {
+                count(family, Counted::Asked);
             }
+            Outcome::Found(_) => count(family, Counted::Hit),
+            Outcome::Absent { .. } => count(family, Counted::Absent),
+            Outcome::Kernel(route) => count(family, route.why),
         }
+        self
     }
+}
 
-    #[inline]
-    fn may_search(&self, directory: &Attributes) -> bool {
-        grants(self.session, directory, libc::X_OK) == Some(true)
-    }
-
-    fn above_root(&self) -> Option<&[u8]> {
-        (self.scope == Scope::View).then(|| self.parent_of_view())
-    }
+/// Whether the catalog's word alone does not answer such a call.
+const fn depends_on_more(family: Family) -> bool {
+    matches!(
+        family,
+        Family::Open | Family::Dlopen | Family::List | Family::Access | Family::Other
+    )
 }
 
 /// An absolute path that concerns us: its scope, the origin's name for it, and where the kernel
@@ -261,6 +305,7 @@ pub(crate) fn text<'p>(path: *const c_char) -> Option<&'p [u8]> {
 /// Finds out what the path of a call is, and hands it to `then`.
 #[inline]
 pub(crate) fn with_target<R>(
+    family: Family,
     directory: c_int,
     path: *const c_char,
     ending: Ending,
@@ -272,10 +317,11 @@ pub(crate) fn with_target<R>(
     // SAFETY: libc's contract makes the path NUL-terminated, so a slash has a byte behind it.
     let passes_by = unsafe { *path == b'/' as c_char && !session.may_begin(*path.add(1) as u8) };
     if passes_by {
+        count(family, Counted::Uncovered);
         return then(Outcome::Kernel(Route::AS_GIVEN));
     }
     match text(path) {
-        Some(bytes) => of_concern(session, directory, bytes, ending, then),
+        Some(bytes) => of_concern(session, (family, directory), bytes, ending, then),
         None => then(Outcome::Kernel(Route::AS_GIVEN)),
     }
 }
@@ -284,14 +330,16 @@ pub(crate) fn with_target<R>(
 #[inline]
 fn of_concern<R>(
     session: &'static Session,
-    directory: c_int,
+    (family, directory): (Family, c_int),
     bytes: &[u8],
     ending: Ending,
     then: impl FnOnce(Outcome<'_>) -> R,
 ) -> R {
-    match at_once(session, bytes, ending) {
+    match at_once(session, bytes, ending, family) {
         Some(outcome) => then(outcome),
-        None => not_at_once(session, directory, bytes, ending, then),
+        None => not_at_once(session, directory, bytes, ending, |outcome| {
+            then(outcome.count(family))
+        }),
     }
 }
 
@@ -299,23 +347,41 @@ fn of_concern<R>(
 // In a frame of its own: spread out in each hook a hit takes half as long again. What it calls is
 // spread out in here: records handed over in memory wait for what was just stored.
 #[inline(never)]
-fn at_once(session: &'static Session, bytes: &[u8], ending: Ending) -> Option<Outcome<'static>> {
+fn at_once(
+    session: &'static Session,
+    bytes: &[u8],
+    ending: Ending,
+    family: Family,
+) -> Option<Outcome<'static>> {
     if bytes[0] != b'/' {
         return None;
     }
     let word = path::first_word(bytes);
     if !session.may_concern(word) {
+        count(family, Counted::Uncovered);
         return Some(Outcome::Kernel(Route::AS_GIVEN));
     }
     let Some(place) = classify_here(session, bytes, word) else {
-        let elsewhere = path::shape(bytes).normal;
-        return elsewhere.then_some(Outcome::Kernel(Route::AS_GIVEN));
+        if !path::shape(bytes).normal {
+            return None;
+        }
+        count(family, Counted::Uncovered);
+        return Some(Outcome::Kernel(Route::AS_GIVEN));
     };
     if !session.is_believable() {
         return None;
     }
     let found = look_up_here(session, place, ending)?;
-    Some(outcome(session, place, found))
+    let later = depends_on_more(family);
+    match found {
+        Resolution::Found(_) if later => {}
+        Resolution::Found(_) => count(family, Counted::Hit),
+        Resolution::Absent { .. } => count(family, Counted::Absent),
+        Resolution::Unknown => count(family, Counted::Unknown),
+        _ => count(family, Counted::Special),
+    }
+    let counted = later.then_some(family);
+    Some(outcome_counted(session, place, found, counted))
 }
 
 #[cold]
@@ -336,7 +402,7 @@ fn not_at_once<R>(
     match classify(session, bytes, path::first_word(bytes)) {
         None => then(Outcome::Kernel(Route::AS_GIVEN)),
         Some(place) if session.is_believable() => walk(session, place, ending, then),
-        Some(place) => then(Outcome::Kernel(place.route)),
+        Some(place) => then(Outcome::Kernel(place.route.because(Counted::NoHelper))),
     }
 }
 
@@ -364,18 +430,32 @@ fn look_up_here(
 
 #[inline]
 fn outcome<'a>(session: &'static Session, place: Place<'_>, found: Resolution<'a>) -> Outcome<'a> {
+    outcome_counted(session, place, found, None)
+}
+
+#[inline(always)]
+fn outcome_counted<'a>(
+    session: &'static Session,
+    place: Place<'_>,
+    found: Resolution<'a>,
+    counted: Option<Family>,
+) -> Outcome<'a> {
     match found {
         Resolution::Found(record) => Outcome::Found(Found {
             session,
             record,
             scope: place.scope,
             route: place.route,
+            asked: false,
+            counted,
         }),
         Resolution::Absent { errno, creatable } => Outcome::Absent {
             errno,
             creatable,
             scope: place.scope,
+            asked: false,
         },
+        Resolution::Unknown => Outcome::Kernel(place.route.because(Counted::Unknown)),
         _ => Outcome::Kernel(place.route),
     }
 }
@@ -399,10 +479,15 @@ fn walk<R>(
         Walk::new()
     };
     let mut resolution = walk.run(&session.catalog, &reach, place.path, ending);
-    if matches!(resolution, Resolution::Unknown)
-        && ask(session, Operation::Resolve, place.path, b"") == Reply::Known
-    {
-        resolution = walk.run(&session.catalog, &reach, place.path, ending);
+    if matches!(resolution, Resolution::Unknown) {
+        if ask(session, Operation::Resolve, place.path, b"") == Reply::Known {
+            resolution = walk.run(&session.catalog, &reach, place.path, ending);
+            if !matches!(resolution, Resolution::Outside) {
+                return then(outcome(session, place, resolution).after_asking());
+            }
+        } else if has_given_up(session) {
+            return then(Outcome::Kernel(place.route.because(Counted::NoHelper)));
+        }
     }
     let Resolution::Outside = resolution else {
         return then(outcome(session, place, resolution));
@@ -461,10 +546,16 @@ pub(crate) fn at_place_as_named<R>(
             then(Outcome::Kernel(found.route))
         }
         // What is missing is not the last component, but the directory that `.` is in.
-        Outcome::Absent { errno, scope, .. } if enters => then(Outcome::Absent {
+        Outcome::Absent {
+            errno,
+            scope,
+            asked,
+            ..
+        } if enters => then(Outcome::Absent {
             errno,
             creatable: false,
             scope,
+            asked,
         }),
         outcome => then(outcome),
     };
@@ -740,7 +831,7 @@ pub(crate) fn resolve_place<R>(
     then: impl FnOnce(Outcome<'_>) -> R,
 ) -> R {
     if !session.is_believable() {
-        return then(Outcome::Kernel(place.route));
+        return then(Outcome::Kernel(place.route.because(Counted::NoHelper)));
     }
     match look_up(session, place, ending) {
         Some(resolution) => then(outcome(session, place, resolution)),

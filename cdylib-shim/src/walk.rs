@@ -8,6 +8,7 @@ use crate::original::{hooks, original};
 use crate::stat::{lstat, stat};
 use crate::sys::{Descriptor, errno, fail, set_errno};
 use crate::target::{NO_FOLLOW, Outcome, text, with_target};
+use copper_core::counters::Family;
 use copper_core::path::PATH_MAX;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::MaybeUninit;
@@ -393,7 +394,10 @@ fn close(stream: *mut DIR) {
 
 /// Whether the object at `root` is in the catalog, and listed there if it is a directory.
 pub(crate) fn is_covered(root: *const c_char) -> bool {
-    with_target(AT_FDCWD, root, NO_FOLLOW, |outcome| {
+    with_target(Family::List, AT_FDCWD, root, NO_FOLLOW, |outcome| {
+        if let Outcome::Found(found) = &outcome {
+            found.count_answered(false);
+        }
         matches!(outcome, Outcome::Found(_))
     })
 }

@@ -1,8 +1,10 @@
 //! The command line of `copper`.
 #![forbid(unsafe_code)]
 
+use crate::audit;
 use crate::cpus::CpuList;
 use crate::doctor;
+use crate::log;
 use crate::size;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -21,10 +23,15 @@ pub(crate) struct Cli {
     /// logs nowhere unless told); {host} is replaced by the node's name.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
-    /// How much to log.
+    /// How much to log: off, fatal, error, warn, info, debug or trace, or 0 (nothing) to 5
+    /// (everything).
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn",
-          value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
+          value_parser = log::parse_level)]
     pub(crate) log_level: String,
+    /// Where to log. A helper in the background has the standard output of the copper start or run
+    /// that started it on the same node, and none on other nodes.
+    #[arg(long, global = true, value_name = "TYPE", default_value = "file")]
+    pub(crate) log_type: LogType,
 }
 
 /// The subcommands.
@@ -61,12 +68,33 @@ pub(crate) enum Command {
         /// For whom.
         #[arg(long, value_name = "FORMAT", default_value = "sh")]
         format: Format,
+        /// Whether the dynamic loader takes libraries from Copper at a program's start, and along
+        /// absolute search paths (libcopper-audit.so by LD_AUDIT).
+        #[arg(
+            long,
+            value_name = "WHEN",
+            default_value = "auto",
+            conflicts_with = "lib"
+        )]
+        audit: audit::When,
     },
     /// Forget what is known of a path and of all below it, or of everything.
     Refresh {
         /// The path; everything if it is left out.
         path: Option<PathBuf>,
     },
+    /// Say what was asked for most and what took longest, on this node or, merged, on all.
+    Profile(Profile),
+    /// Write a report of the job as one HTML file: the tree, the time line of the start, the slowest
+    /// paths, what was served from where, what was left to the origin and what to do about it.
+    Report(Report),
+    /// Show live what the helper does, or those of all nodes: q to end.
+    Top(Top),
+    /// Dump, clear and set back what is cached and counted: what the first Copper does by ioctl.
+    ///
+    /// copper control dump tables; copper control reset all --all. See docs/METRICS.md for all that
+    /// can be named and for the numbers by which programs can ask for it.
+    Control(Control),
     /// Check whether this node can run Copper; the exit status is 1 where there is a problem.
     Doctor(doctor::Options),
     /// Write manual pages and shell completions below a directory, for packages.
@@ -75,6 +103,13 @@ pub(crate) enum Command {
         /// The directory.
         directory: PathBuf,
     },
+    /// Become another program, for `copper run`: under the shim, which finds programs that are
+    /// covered.
+    #[command(hide = true)]
+    Exec(Exec),
+    /// Time calls between libraries in this process.
+    #[command(hide = true)]
+    AuditProbe,
     /// The helper itself, in the foreground of its own session.
     #[command(hide = true)]
     Helper(Helper),
@@ -84,6 +119,59 @@ pub(crate) enum Command {
     /// End this node's helper of the job that standard input describes, for `copper start`.
     #[command(hide = true)]
     Leave(Member),
+}
+
+/// Where the log goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+pub(crate) enum LogType {
+    /// To the file that --log names.
+    #[default]
+    File,
+    /// To standard output.
+    Stdout,
+    /// To both.
+    #[value(alias = "file_and_stdout")]
+    Both,
+}
+
+impl LogType {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            LogType::File => "file",
+            LogType::Stdout => "stdout",
+            LogType::Both => "both",
+        }
+    }
+}
+
+/// `copper control`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Control {
+    /// What to do.
+    pub(crate) action: ControlAction,
+    /// With what: tables, counts, times, hits, misses, negatives, data-events, tree-events,
+    /// metadata-events, data-sizes, tree-sizes, metadata-sizes, controls or all [default: all; to
+    /// clear, tables].
+    pub(crate) what: Option<String>,
+    /// On all nodes of the job.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Write each dump to a file in this directory, NODE-PID-KIND.output, instead of printing it;
+    /// with --all every node writes there [default: the working directory].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+}
+
+/// What `copper control` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ControlAction {
+    /// Write it down.
+    Dump,
+    /// Forget it, to ask again.
+    Clear,
+    /// Count it from zero again.
+    Reset,
 }
 
 /// How `copper env` prints.
@@ -101,6 +189,105 @@ pub(crate) enum Format {
     Srun,
     /// Options of flux run: --env=NAME=VALUE.
     Flux,
+}
+
+/// `copper profile`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Profile {
+    /// Merge the profiles that the nodes of a job left in this directory (copper start --profile)
+    /// into one, as CSV and Markdown files in its directory cluster.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) merge: Option<PathBuf>,
+    /// Without --merge: list so many paths of each kind.
+    #[arg(short = 'N', long, value_name = "NUMBER", default_value_t = 10)]
+    pub(crate) top: u32,
+}
+
+/// `copper report`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Report {
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE", default_value = "copper-report.html")]
+    pub(crate) output: PathBuf,
+    /// Take the nodes' profiles from this directory (copper start --profile) instead of asking this
+    /// node's helper; the job may have ended.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) profile: Option<PathBuf>,
+}
+
+/// `copper top`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Top {
+    /// Of all helpers of the job (the default where it has several nodes).
+    #[arg(long, conflicts_with = "node")]
+    pub(crate) all: bool,
+    /// Of this node's helper alone.
+    #[arg(long)]
+    pub(crate) node: bool,
+    /// How often to ask, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) interval: u32,
+}
+
+/// Whether and how a job is profiled.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[command(next_help_heading = "Profile")]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ProfileOptions {
+    /// Write sums of what was asked and how long it took, on each node, when the helper ends.
+    #[arg(short = 'P', long)]
+    pub(crate) profile: bool,
+    /// The same, with so many paths of each kind: those asked for most.
+    #[arg(short = 'N', long, value_name = "NUMBER",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) profile_top: Option<u32>,
+    /// The same, with all paths.
+    #[arg(short = 'A', long)]
+    pub(crate) profile_paths: bool,
+    /// The same, also every so many seconds while the job runs.
+    #[arg(short = 'I', long, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) profile_interval: Option<u32>,
+    /// Where all nodes write their profiles [default: copper-profile].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) profile_directory: Option<PathBuf>,
+}
+
+impl ProfileOptions {
+    /// The same with an absolute directory, since helpers run in another one.
+    ///
+    /// # Errors
+    /// When the current directory cannot be told.
+    pub(crate) fn settled(&self) -> std::io::Result<ProfileOptions> {
+        let directory = self.directory().map(std::path::absolute).transpose()?;
+        Ok(ProfileOptions {
+            profile_directory: directory,
+            ..self.clone()
+        })
+    }
+
+    fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        if self.profile {
+            arguments.push("--profile".into());
+        }
+        if self.profile_paths {
+            arguments.push("--profile-paths".into());
+        }
+        for (name, number) in [
+            ("--profile-top", self.profile_top),
+            ("--profile-interval", self.profile_interval),
+        ] {
+            if let Some(number) = number {
+                arguments.extend([name.into(), number.to_string().into()]);
+            }
+        }
+        if let Some(directory) = &self.profile_directory {
+            arguments.extend(["--profile-directory".into(), directory.into()]);
+        }
+        arguments
+    }
 }
 
 /// `copper join` and `copper leave`.
@@ -250,6 +437,18 @@ pub(crate) struct Run {
     /// How the helper is to be, if one must be started.
     #[command(flatten)]
     pub(crate) service: Service,
+    /// Whether the dynamic loader takes libraries from Copper at a program's start, and along
+    /// absolute search paths (libcopper-audit.so by LD_AUDIT).
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) audit: audit::When,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// `copper exec`.
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<OsString>,
@@ -284,6 +483,11 @@ pub(crate) struct Service {
     /// Leave files larger than this to the origin, e.g. 10M (the default is what the memory holds).
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(crate) largest: Option<u64>,
+    /// Once programs have asked for two Python modules (compiled ones, or extensions) of a
+    /// directory, fetch up to so many of its others before they are asked for; 0 to fetch nothing
+    /// that nobody asked for.
+    #[arg(long, value_name = "FILES", default_value_t = READ_AHEAD)]
+    pub(crate) read_ahead: usize,
     /// Bind all of the helper's threads to these processors, e.g. 48-51,60.
     #[arg(long, value_name = "LIST")]
     pub(crate) cpus: Option<CpuList>,
@@ -295,6 +499,20 @@ pub(crate) struct Service {
     /// default is to stay).
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) idle_limit: Option<u32>,
+    /// Whether and how it is profiled.
+    #[command(flatten)]
+    #[serde(default)]
+    pub(crate) profile: ProfileOptions,
+    /// Write what copper status says to this file every few seconds, for Prometheus' node_exporter
+    /// (textfile collector); {host} is replaced by the node's name. The file goes with the helper.
+    #[arg(long, value_name = "FILE")]
+    #[serde(default)]
+    pub(crate) metrics: Option<PathBuf>,
+    /// Ask the origin again for names that it did not have, when so much time has passed (the
+    /// default is to take them for absent until a program of the job makes them, or until copper
+    /// refresh).
+    #[arg(long, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) absence_lifetime: Option<u64>,
 }
 
 fn parse_fraction(text: &str) -> Result<f64, String> {
@@ -306,6 +524,7 @@ fn parse_fraction(text: &str) -> Result<f64, String> {
 
 const DIRECTORY_LIMIT: usize = 20_000;
 const THREADS: u16 = 16;
+const READ_AHEAD: usize = 512;
 
 /// `copper helper`.
 #[derive(Debug, Args)]
@@ -340,6 +559,9 @@ impl Service {
         if let Some(view) = &self.view {
             arguments.extend(["--view".into(), view.into()]);
         }
+        if let Some(metrics) = &self.metrics {
+            arguments.extend(["--metrics".into(), metrics.into()]);
+        }
         if let Some(memory) = self.memory {
             arguments.extend(["--memory".into(), memory.to_string().into()]);
         }
@@ -348,6 +570,8 @@ impl Service {
             self.directory_limit.to_string().into(),
             "--threads".into(),
             self.threads.to_string().into(),
+            "--read-ahead".into(),
+            self.read_ahead.to_string().into(),
         ]);
         let numbers = [
             ("--largest", self.largest.map(|size| size.to_string())),
@@ -357,12 +581,17 @@ impl Service {
                 "--idle-limit",
                 self.idle_limit.map(|limit| limit.to_string()),
             ),
+            (
+                "--absence-lifetime",
+                self.absence_lifetime.map(|time| time.to_string()),
+            ),
         ];
         for (name, value) in numbers {
             if let Some(value) = value {
                 arguments.extend([name.into(), value.into()]);
             }
         }
+        arguments.extend(self.profile.arguments());
         arguments
     }
 }
@@ -380,7 +609,8 @@ mod tests {
     #[test]
     fn a_service_survives_the_way_to_the_helper() {
         let line = "copper run --cover /a --cover /b --memory 8G --view /v --largest 10M --cpus \
-                    1,0 --nice -5 --idle-limit 60 -- x --cover y";
+                    1,0 --nice -5 --idle-limit 60 --absence-lifetime 250 --metrics /m -P -N 5 -A -I 10 \
+                    --profile-directory /p -- x --cover y";
         let cli = Cli::parse_from(line.split(' '));
         let Command::Run(run) = cli.command else {
             panic!("not a run");
@@ -398,5 +628,9 @@ mod tests {
         assert_eq!(helper.service.cpus, run.service.cpus);
         assert_eq!(helper.service.nice, Some(-5));
         assert_eq!(helper.service.idle_limit, Some(60));
+        assert_eq!(helper.service.profile, run.service.profile);
+        assert!(helper.service.profile.is_on());
+        assert_eq!(helper.service.metrics, Some("/m".into()));
+        assert_eq!(helper.service.absence_lifetime, Some(250));
     }
 }

@@ -67,6 +67,15 @@ impl Connection {
         self.ask_while(operation, path, &|| Ok(()))
     }
 
+    /// The same about two paths.
+    pub(crate) fn ask_about(
+        &self,
+        operation: Operation,
+        paths: [&[u8]; 2],
+    ) -> Result<Option<Vec<u8>>> {
+        self.exchange(operation, paths, &|| Ok(()))
+    }
+
     /// The same; `go_on` is called at each sign of life and ends the waiting with its error.
     pub(crate) fn ask_while(
         &self,
@@ -74,12 +83,21 @@ impl Connection {
         path: &[u8],
         go_on: &dyn Fn() -> Result<()>,
     ) -> Result<Option<Vec<u8>>> {
+        self.exchange(operation, [path, b""], go_on)
+    }
+
+    fn exchange(
+        &self,
+        operation: Operation,
+        [path, second]: [&[u8]; 2],
+        go_on: &dyn Fn() -> Result<()>,
+    ) -> Result<Option<Vec<u8>>> {
         let header = RequestHeader {
             operation,
             path_length: u32::try_from(path.len())?,
-            second_length: 0,
+            second_length: u32::try_from(second.len())?,
         };
-        let message = [&header.encode()[..], path].concat();
+        let message = [&header.encode()[..], path, second].concat();
         if let Err(error) = (&self.socket).write_all(&message) {
             return ended(error);
         }

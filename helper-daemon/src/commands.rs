@@ -1,8 +1,10 @@
-//! `copper start`, `stop`, `status`, `env` and `refresh`.
+//! `copper start`, `stop`, `status`, `env`, `refresh` and `control`.
 #![forbid(unsafe_code)]
 
+pub(crate) mod control;
 pub(crate) mod survey;
 
+use crate::audit;
 use crate::cli::{Format, Service};
 use crate::client::connect;
 use crate::environment;
@@ -12,14 +14,17 @@ use crate::launch::{self, Launch};
 use crate::launch_line;
 use crate::runtime::Runtime;
 use crate::start;
-use crate::status::Status;
+use crate::status::{Status, Survey};
 use anyhow::{Context, Result, bail};
 use copper_core::request::Operation;
+use serde::Deserialize;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-const NO_HELPER: &str = "no helper of yours is running for this job; start one with: copper start";
+/// What to say where there is no helper.
+pub(crate) const NO_HELPER: &str =
+    "no helper of yours is running for this job; start one with: copper start";
 
 const NONE_TO_STOP: &[u8] = b"no helper of yours is running for this job\n";
 
@@ -134,7 +139,8 @@ pub(crate) fn how_to_use(status: &Status, to_see: &str) -> String {
     )
 }
 
-fn running() -> Result<Runtime> {
+/// The runtime directory of this user and job, which may hold a running helper.
+pub(crate) fn running() -> Result<Runtime> {
     Runtime::find()?.context(NO_HELPER)
 }
 
@@ -196,16 +202,23 @@ pub(crate) fn status_of_all(json: bool) -> Result<()> {
         "the helper of this node is not one of several; see copper status, or start several with: \
          copper start --hosts",
     )?;
-    let body = survey::ask_now(&runtime, SURVEY_TIME)?;
-    let survey = survey::parse(&body)?;
-    if !json {
-        return print(survey.describe(&job).as_bytes());
+    let value = survey_of_all(&runtime, &job)?;
+    if json {
+        return print(format!("{value}\n").as_bytes());
     }
+    let survey = Survey::deserialize(&value)?;
+    print(survey.describe(&job).as_bytes())
+}
+
+/// The answer of all nodes as JSON, with the names of those that are missing.
+pub(crate) fn survey_of_all(runtime: &Runtime, job: &Job) -> Result<serde_json::Value> {
+    let body = survey::ask_now(runtime, SURVEY_TIME)?;
+    let survey = survey::parse(&body)?;
     let mut value: serde_json::Value = serde_json::from_slice(&body)?;
-    value["missing_hosts"] = survey::names(&job, &survey.missing).into();
+    value["missing_hosts"] = survey::names(job, &survey.missing).into();
     value["trees"] = job.trees.into();
     value["fan_out"] = job.fan_out.into();
-    print(format!("{value}\n").as_bytes())
+    Ok(value)
 }
 
 /// `copper env --lib`.
@@ -215,13 +228,14 @@ pub(crate) fn print_library() -> Result<()> {
 }
 
 /// `copper env`.
-pub(crate) fn env(format: Format) -> Result<()> {
+pub(crate) fn env(format: Format, audit: audit::When) -> Result<()> {
     let runtime = Runtime::make()?;
     let covered: Vec<Vec<u8>> = match ask_status(&runtime)? {
         Some((status, _)) => status.covered.into_iter().map(String::into_bytes).collect(),
         None => Vec::new(),
     };
-    let variables = environment::variables(&runtime, &covered)?;
+    let audit = audit::wanted(&runtime, audit)?;
+    let variables = environment::variables(&runtime, &covered, audit.as_deref())?;
     print(&launch_line::text(format, &variables)?)
 }
 

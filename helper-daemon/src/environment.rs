@@ -1,12 +1,13 @@
 //! The environment under which a program uses the helper.
 #![forbid(unsafe_code)]
 
+use crate::audit;
 use crate::runtime::Runtime;
 use anyhow::{Context, Result, bail, ensure};
 use copper_core::location::{PATHS_VARIABLE, RUNTIME_VARIABLE};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Overrides where libcopper.so is.
 const LIBRARY_VARIABLE: &str = "COPPER_LIB";
@@ -54,18 +55,22 @@ fn find_library() -> Result<PathBuf> {
     )
 }
 
-/// The variables and their values: the library before whatever is preloaded already.
+/// The variables and their values: the library before whatever is preloaded already; with `audit`
+/// also those of the audit library.
 pub(crate) fn variables(
     runtime: &Runtime,
     covered: &[Vec<u8>],
+    audit: Option<&Path>,
 ) -> Result<Vec<(&'static str, OsString)>> {
     let preload = with_library(library()?.as_os_str(), std::env::var_os(PRELOAD).as_deref());
     let known = std::env::var_os(PATHS_VARIABLE).unwrap_or_default();
-    Ok(vec![
+    let mut variables = vec![
         (PRELOAD, preload),
         (RUNTIME_VARIABLE, runtime.directory().into()),
         (PATHS_VARIABLE, with_paths(covered, known.as_bytes())),
-    ])
+    ];
+    variables.extend(audit.map(audit::variables).unwrap_or_default());
+    Ok(variables)
 }
 
 fn with_library(library: &OsStr, preloaded: Option<&OsStr>) -> OsString {

@@ -4,18 +4,22 @@ use crate::cli;
 use crate::cpus;
 use crate::engine::{Engine, Policy};
 use crate::job::Job;
+use crate::journal::Journal;
+use crate::log;
+use crate::metrics::MetricsFile;
 use crate::origin::work::Origin;
 use crate::peers::Peers;
-use crate::runtime::{Note, Runtime, own_uid};
-use crate::server::{End, Endings, Report, Server};
-use crate::shared_memory::{AlarmPage, CatalogMemory};
-use crate::status::{Memory, Status};
+use crate::profile::{Profile, Recorder, Shape};
+use crate::runtime::{Note, Runtime, host_name, own_uid};
+use crate::server::{End, Endings, Handover, Report, Server};
+use crate::shared_memory::{AlarmPage, CatalogMemory, CountersMemory};
+use crate::status::Status;
 use crate::store::{self, Store};
 use crate::view::{self, View};
 use anyhow::{Context, Result, bail, ensure};
 use copper_core::catalog::writer::{Identity, Writer};
 use copper_core::path;
-use copper_core::request::{ALARM, CATALOG, Outcome};
+use copper_core::request::{ALARM, CATALOG, COUNTERS, Outcome};
 use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open,
     setpriority_process, setrlimit,
@@ -23,10 +27,10 @@ use rustix::process::{
 use std::fs;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a helper says to its starter when it serves.
 pub(crate) const READY: &[u8] = b"ready\n";
@@ -71,6 +75,7 @@ struct Reporter {
     runtime: Runtime,
     view: PathBuf,
     covered: Vec<Vec<u8>>,
+    shape: Option<Shape>,
     started: Instant,
 }
 
@@ -86,28 +91,49 @@ impl Report for Reporter {
                 .map(|prefix| String::from_utf8_lossy(prefix).into_owned())
                 .collect(),
             runtime_dir: self.runtime.directory().display().to_string(),
-            memory: Memory {
-                resident_bytes: resident_bytes(),
-                ..Memory::default()
-            },
             uptime_seconds: self.started.elapsed().as_secs(),
             ..Status::default()
         };
         engine.fill_status(&mut status);
         serde_json::to_string(&status).unwrap_or_default()
     }
+
+    fn profile(&self, engine: &Engine, most: &[u8]) -> Vec<u8> {
+        let most = std::str::from_utf8(most).ok();
+        let most = most
+            .and_then(|most| most.parse().ok())
+            .unwrap_or(usize::MAX);
+        serde_json::to_vec(&self.profile_of(engine, most)).unwrap_or_default()
+    }
 }
 
-fn resident_bytes() -> u64 {
-    let pages = fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok())
-        .unwrap_or(0);
-    pages * rustix::param::page_size() as u64
+impl Reporter {
+    fn profile_of(&self, engine: &Engine, most: usize) -> Profile {
+        let status = serde_json::from_str(&self.status(engine));
+        Profile::new(
+            &host_name(),
+            self.shape.clone(),
+            status.unwrap_or_default(),
+            engine.journal(most),
+        )
+    }
+}
+
+/// Inode of this process's user namespace; 0 where the kernel has none.
+fn user_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/user").map_or(0, |namespace| namespace.ino())
 }
 
 /// Runs the helper; tells the starter how that went.
 pub(crate) fn run(arguments: &cli::Helper) -> Result<()> {
+    let ended = run_to_end(arguments, Instant::now());
+    if let Err(error) = &ended {
+        tracing::error!(target: log::FATAL, "{error:#}");
+    }
+    ended
+}
+
+fn run_to_end(arguments: &cli::Helper, began: Instant) -> Result<()> {
     let starter = arguments.starter.map(|descriptor| {
         // SAFETY: the starter gave this descriptor to us for this very purpose.
         unsafe { OwnedFd::from_raw_fd(descriptor) }
@@ -130,7 +156,7 @@ pub(crate) fn run(arguments: &cli::Helper) -> Result<()> {
         tell(BUSY);
         bail!("there is a helper already; use it, or run: copper stop");
     };
-    let started = Started::new(arguments, &runtime);
+    let started = Started::new(arguments, &runtime, began);
     match started {
         Ok(started) => started.serve(starter, arguments),
         Err(error) => {
@@ -148,24 +174,38 @@ struct Started {
     // Dropped after the engine, which writes into it.
     catalog: CatalogMemory,
     alarm: AlarmPage,
+    counters: CountersMemory,
     listener: UnixListener,
     view: View,
     store: PathBuf,
+    recorder: Option<Recorder>,
     reporter: Reporter,
     signals: OwnedFd,
 }
 
 impl Started {
-    fn new(arguments: &cli::Helper, runtime: &Runtime) -> Result<Started> {
+    fn new(arguments: &cli::Helper, runtime: &Runtime, began: Instant) -> Result<Started> {
         let signals = crate::signals::block_for_helper()?;
         prepare_process(&arguments.service)?;
         // Clearing up what a dead helper left takes the description along.
         let job = arguments.rank.map(|rank| (Job::read(runtime), rank));
         clean_leftovers(runtime)?;
+        let shape = job
+            .as_ref()
+            .and_then(|(job, _)| Some(Shape::of(job.as_ref().ok()?.as_ref()?)));
         let peers = job.map(|(job, rank)| join_job(job?, rank, runtime));
         let peers = peers.transpose()?;
         let service = &arguments.service;
+        let recorder = Recorder::new(&service.profile)?;
+        let journal = Journal::new(began, service.profile.kept_objects());
         let covered = covered_prefixes(&service.cover)?;
+        if let Some(metrics) = &service.metrics {
+            ensure!(
+                metrics.is_absolute(),
+                "--metrics must be an absolute path, not '{}'",
+                metrics.display()
+            );
+        }
         let view_directory = view::directory(service.view.as_deref())?;
         runtime.note(Note::View, &view_directory)?;
         let view = View::make(&view_directory)?;
@@ -176,18 +216,22 @@ impl Started {
             let store = Store::create(place)?;
             let mut catalog = CatalogMemory::create()?;
             let alarm = AlarmPage::create()?;
+            let counters = CountersMemory::create()?;
             let policy = Policy {
                 view: view_directory.as_os_str().as_bytes().to_vec(),
                 runtime: runtime.directory().as_os_str().as_bytes().to_vec(),
                 covered: covered.clone(),
                 directory_limit: service.directory_limit,
                 largest: service.largest.unwrap_or(u64::MAX),
+                absence_lifetime: service.absence_lifetime.map(Duration::from_millis),
+                read_ahead: service.read_ahead,
             };
             // SAFETY: called once; the engine that gets the memory is dropped before it.
             let memory = unsafe { catalog.whole() };
             let identity = Identity {
                 pid: std::process::id(),
                 uid: own_uid(),
+                user_namespace: user_namespace(),
                 store_device: store.device(),
                 mirror: store.mirror(),
                 view: &policy.view,
@@ -196,12 +240,14 @@ impl Started {
             };
             let writer = Writer::create(memory, &identity)?;
             let origin = Origin::new(service.threads.into()).context("cannot make an eventfd")?;
-            let engine = Engine::new(writer, store, origin, policy, peers)?;
+            let mut engine = Engine::new(writer, store, origin, policy, peers, journal)?;
+            // SAFETY: the engine is dropped before the memory.
+            engine.set_counters(unsafe { counters.counters() });
             let listener = listen(runtime)?;
-            Ok((engine, catalog, alarm, listener))
+            Ok((engine, catalog, alarm, counters, listener))
         };
         let made: Result<_> = make();
-        let (engine, catalog, alarm, listener) = match made {
+        let (engine, catalog, alarm, counters, listener) = match made {
             Ok(made) => made,
             Err(error) => {
                 let _ = fs::remove_dir_all(&root);
@@ -212,13 +258,16 @@ impl Started {
             engine,
             catalog,
             alarm,
+            counters,
             listener,
             view,
             store: root,
+            recorder,
             reporter: Reporter {
                 runtime: runtime.clone(),
                 view: view_directory,
                 covered,
+                shape,
                 started: Instant::now(),
             },
             signals,
@@ -228,11 +277,24 @@ impl Started {
     fn serve(mut self, starter: Option<OwnedFd>, arguments: &cli::Helper) -> Result<()> {
         let runtime = self.reporter.runtime.clone();
         runtime.link_memory(ALARM, self.alarm.descriptor())?;
+        runtime.link_memory(COUNTERS, self.counters.descriptor())?;
         runtime.link_memory(CATALOG, self.catalog.descriptor())?;
         if let Some(starter) = &starter {
             let _ = rustix::io::write(starter, READY);
         }
-        tracing::info!(runtime = %runtime.directory().display(), "serving");
+        tracing::info!(
+            runtime = %runtime.directory().display(),
+            store = %self.store.display(),
+            view = %self.reporter.view.display(),
+            "set up"
+        );
+        self.engine.note_serving();
+        if let Some(recorder) = &self.recorder {
+            recorder.begin_snapshots(&runtime)?;
+        }
+        let metrics = arguments.service.metrics.as_deref();
+        let metrics = metrics.map(|path| MetricsFile::begin(path, &runtime));
+        let metrics = metrics.transpose()?;
         let mut server = Server::new(
             &self.listener,
             &self.signals,
@@ -242,13 +304,22 @@ impl Started {
                 idle_limit: arguments.service.idle_limit,
                 catalog: self.catalog.inode()?,
             },
+            Handover::new(self.catalog.descriptor(), self.alarm.descriptor())?,
             &self.alarm,
             &mut self.engine,
             &self.reporter,
         )?;
         let end = server.serve();
         tracing::info!(?end, "ending");
+        if let Some(recorder) = &self.recorder {
+            let profile =
+                server.with_engine(|engine| self.reporter.profile_of(engine, recorder.wanted()));
+            if let Err(error) = recorder.write_last(profile) {
+                tracing::error!("the profile was not written: {error:#}");
+            }
+        }
         server.stop_engine();
+        drop(metrics);
         runtime.clear();
         remove_store(&self.store);
         drop(self.view);

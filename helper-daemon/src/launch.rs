@@ -1,6 +1,6 @@
 //! Starting a helper as a process of its own, and waiting until it serves.
 
-use crate::cli::Service;
+use crate::cli::{LogType, Service};
 use crate::client::connect;
 use crate::helper::READY;
 use crate::runtime::Runtime;
@@ -30,6 +30,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) log: Option<&'a Path>,
     /// How much it logs.
     pub(crate) log_level: &'a str,
+    /// Where it logs.
+    pub(crate) log_type: LogType,
     /// Whether it ends with the last attached client.
     pub(crate) while_attached: bool,
     /// What it is in its job, where there is one.
@@ -116,17 +118,25 @@ fn end(child: &mut Child) {
 fn spawn(runtime: &Runtime, launch: &Launch<'_>, starter: &UnixStream) -> Result<Child> {
     let program = std::env::current_exe().context("cannot find this program's file")?;
     let descriptor = starter.as_raw_fd();
+    let service = Service {
+        profile: launch.service.profile.settled()?,
+        ..launch.service.clone()
+    };
     let mut command = Command::new(program);
     command
         .arg("helper")
-        .args(launch.service.arguments())
+        .args(service.arguments())
         .args(["--starter", &descriptor.to_string()])
         .args(["--log-level", launch.log_level])
+        .args(["--log-type", launch.log_type.name()])
         .env(RUNTIME_VARIABLE, runtime.directory())
         .env(DISABLE_VARIABLE, "1")
         .env_remove("LD_PRELOAD")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(match launch.log_type {
+            LogType::File => Stdio::null(),
+            LogType::Stdout | LogType::Both => Stdio::inherit(),
+        })
         .stderr(Stdio::null());
     if let Some(membership) = launch.membership {
         command

@@ -1,5 +1,7 @@
 //! The `copper` command.
 
+mod audit;
+mod calls;
 mod cli;
 mod client;
 mod commands;
@@ -12,12 +14,17 @@ mod environment;
 mod fabric;
 mod helper;
 mod job;
+mod journal;
 mod launch;
 mod launch_line;
+mod log;
 mod meeting;
+mod metrics;
 mod origin;
 mod parent_job;
 mod peers;
+mod profile;
+mod report;
 mod run;
 mod runtime;
 mod server;
@@ -27,18 +34,15 @@ mod size;
 mod start;
 mod status;
 mod store;
+mod top;
 mod view;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use cli::{Cli, Command};
 use launch::Launch;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::str::FromStr;
-use std::sync::Mutex;
-use tracing::level_filters::LevelFilter;
 
 /// Exit status of `copper run` where Copper itself failed.
 const COPPER_FAILED: u8 = 125;
@@ -60,11 +64,12 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(cli: &Cli) -> Result<u8> {
-    start_log(cli)?;
+    log::start(cli)?;
     let launch = |service, while_attached| Launch {
         service,
         log: cli.log.as_deref(),
         log_level: &cli.log_level,
+        log_type: cli.log_type,
         while_attached,
         membership: None,
         watched: None,
@@ -87,38 +92,20 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Command::Join(member) => return start::join::join_as_told(member),
         Command::Leave(member) => return start::join::leave_as_told(member),
         Command::Env { lib: true, .. } => commands::print_library()?,
-        Command::Env { format, .. } => commands::env(*format)?,
+        Command::Env { format, audit, .. } => commands::env(*format, *audit)?,
         Command::Refresh { path } => commands::refresh(path.as_deref())?,
+        Command::Profile(arguments) => match &arguments.merge {
+            Some(directory) => profile::merge(directory)?,
+            None => profile::show(arguments.top)?,
+        },
+        Command::Report(arguments) => report::write(arguments)?,
+        Command::Top(arguments) => top::run(arguments)?,
+        Command::Control(arguments) => commands::control::control(arguments)?,
         Command::Doctor(options) => return doctor::run(options),
         Command::Documents { directory } => documents::write(directory)?,
+        Command::Exec(arguments) => return Ok(run::become_command(&arguments.command)),
+        Command::AuditProbe => audit::run_probe()?,
         Command::Helper(arguments) => helper::run(arguments)?,
     }
     Ok(0)
-}
-
-fn start_log(cli: &Cli) -> Result<()> {
-    let level = LevelFilter::from_str(&cli.log_level).context("no such log level")?;
-    let log = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_ansi(false);
-    match &cli.log {
-        Some(path) => {
-            let path = log_of_this_host(path);
-            log.with_writer(Mutex::new(runtime::open_log(&path)?))
-                .init();
-        }
-        None => log.with_writer(std::io::stderr).init(),
-    }
-    Ok(())
-}
-
-/// The log's path with `{host}` replaced, so that nodes may share a directory.
-fn log_of_this_host(path: &Path) -> PathBuf {
-    let system = rustix::system::uname();
-    match path.to_str() {
-        Some(text) => text
-            .replace("{host}", &system.nodename().to_string_lossy())
-            .into(),
-        None => path.to_owned(),
-    }
 }

@@ -1,5 +1,6 @@
 //! `copper run`: a command under the shim, with its signals and its exit status.
 
+use crate::audit;
 use crate::cli;
 use crate::client::NoAnswer;
 use crate::commands::ask_status;
@@ -9,12 +10,13 @@ use crate::launch::{self, Launch};
 use crate::launch_line;
 use crate::runtime::Runtime;
 use crate::signals::{SignalSet, stop_self};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use copper_core::location::DISABLE_VARIABLE;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 const NOT_FOUND: u8 = 127;
@@ -42,15 +44,18 @@ pub(crate) fn run(arguments: &cli::Run, launch: &Launch<'_>) -> Result<u8> {
         Err(error) if error.is::<NoAnswer>() => {
             eprintln!("copper: {error}; the command runs without it");
             let disabled = vec![(DISABLE_VARIABLE, OsString::from("1"))];
-            return execute(&arguments.command, disabled);
+            return execute(&arguments.command, disabled, None);
         }
         Err(error) => return Err(error),
     };
     let covered = all_covered(&runtime, wanted)?;
-    let variables = environment::variables(&runtime, &covered)?;
+    let audit = audit::wanted(&runtime, arguments.audit)?;
+    let variables = environment::variables(&runtime, &covered, audit.as_deref())?;
     let names: Vec<&str> = variables.iter().map(|(name, _)| *name).collect();
     let line = launch_line::for_ranks(&arguments.command, &names);
-    let status = execute(&line, variables)?;
+    // The shim, not this program, finds covered programs and starts them from the store.
+    let through = std::env::current_exe().context("cannot find this program's file")?;
+    let status = execute(&line, variables, Some(&through))?;
     drop(attachment);
     Ok(status)
 }
@@ -69,11 +74,37 @@ fn all_covered(runtime: &Runtime, wanted: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> 
     Ok(covered)
 }
 
-fn execute(line: &[OsString], variables: Vec<(&'static str, OsString)>) -> Result<u8> {
+/// Becomes the command; returns the exit status that says why it could not.
+pub(crate) fn become_command(line: &[OsString]) -> u8 {
+    let mut command = Command::new(&line[0]);
+    cannot_run(&line[0], &command.args(&line[1..]).exec())
+}
+
+fn cannot_run(program: &OsStr, error: &std::io::Error) -> u8 {
+    eprintln!("copper: cannot run {}: {error}", program.display());
+    match error.kind() {
+        ErrorKind::NotFound => NOT_FOUND,
+        _ => NOT_EXECUTABLE,
+    }
+}
+
+/// Runs the command, with `through` by `copper exec`, to its end; returns its exit status.
+fn execute(
+    line: &[OsString],
+    variables: Vec<(&'static str, OsString)>,
+    through: Option<&Path>,
+) -> Result<u8> {
     let taken: Vec<i32> = FORWARDED.into_iter().chain([libc::SIGCHLD]).collect();
     let taken = SignalSet::of(&taken);
     let before = taken.block()?;
-    let mut command = Command::new(&line[0]);
+    let mut command = match through {
+        None => Command::new(&line[0]),
+        Some(program) => {
+            let mut command = Command::new(program);
+            command.args(["exec", "--"]).arg(&line[0]);
+            command
+        }
+    };
     command.args(&line[1..]).envs(variables);
     // SAFETY: between fork and exec only the signal mask is set, which is async-signal-safe.
     unsafe {
@@ -82,11 +113,7 @@ fn execute(line: &[OsString], variables: Vec<(&'static str, OsString)>) -> Resul
     let child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
-            eprintln!("copper: cannot run {}: {error}", line[0].display());
-            return Ok(match error.kind() {
-                ErrorKind::NotFound => NOT_FOUND,
-                _ => NOT_EXECUTABLE,
-            });
+            return Ok(cannot_run(&line[0], &error));
         }
     };
     let Some(pid) = Pid::from_raw(child.id() as i32) else {

@@ -5,9 +5,10 @@
 //! | `starting` | locked while somebody starts a helper, so that only one does |
 //! | `lock` | locked by the helper as long as it lives |
 //! | `socket` | where the helper listens |
-//! | `catalog`, `alarm` | links to the helper's sealed memory, made last |
+//! | `catalog`, `alarm`, `counters` | links to the helper's sealed memory, made last |
 //! | `job` | the job this helper is one of, with its key (mode 0600) |
 //! | `store`, `view` | texts that name what a dead helper left to be cleaned up |
+//! | `audit` | what was measured of the audit library |
 #![forbid(unsafe_code)]
 
 use crate::job::JOB_FILE;
@@ -30,12 +31,27 @@ pub(crate) struct Runtime {
 }
 
 const STARTING: &str = "starting";
+const AUDIT: &str = "audit";
 /// How often the directory is tried to be made while ending helpers remove it.
 const TRIES: usize = 100;
 
 /// The user this process acts as.
 pub(crate) fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// This node's name.
+pub(crate) fn host_name() -> String {
+    let system = rustix::system::uname();
+    system.nodename().to_string_lossy().into_owned()
+}
+
+/// A path with `{host}` replaced by the node's name, so that nodes may share a directory.
+pub(crate) fn of_this_host(path: &Path) -> PathBuf {
+    match path.to_str() {
+        Some(text) => text.replace("{host}", &host_name()).into(),
+        None => path.to_owned(),
+    }
 }
 
 /// The value of a variable, if it is set and not empty.
@@ -164,6 +180,11 @@ impl Runtime {
         self.file(request::SOCKET)
     }
 
+    /// What was measured of the audit library.
+    pub(crate) fn audit(&self) -> PathBuf {
+        self.file(AUDIT)
+    }
+
     fn open_lock(&self, name: &str) -> Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         rustix::fs::open(self.file(name), flags, Mode::RUSR | Mode::WUSR)
@@ -237,7 +258,7 @@ impl Runtime {
 
     /// Hides the helper from processes that start from now on.
     pub(crate) fn unlink_memory(&self) {
-        for name in [request::CATALOG, request::ALARM] {
+        for name in [request::CATALOG, request::ALARM, request::COUNTERS] {
             let _ = fs::remove_file(self.file(name));
         }
     }
@@ -259,6 +280,7 @@ impl Runtime {
             Note::View.file(),
             "catalog.new",
             "alarm.new",
+            "counters.new",
             "socket.new",
             "job.new",
         ] {
@@ -279,6 +301,7 @@ impl Runtime {
     /// The same, for whoever holds the starting lock and knows that there is no helper.
     pub(crate) fn remove_as_starter(&self) {
         self.remove_job();
+        let _ = fs::remove_file(self.audit());
         let _ = fs::remove_file(self.file("lock"));
         let _ = fs::remove_file(self.file(STARTING));
         let _ = fs::remove_dir(&self.directory);

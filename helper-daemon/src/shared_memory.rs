@@ -1,11 +1,13 @@
-//! The helper's two pieces of shared memory: the catalog, which only it can write, and the alarm
-//! page, which every process of the job can.
+//! The helper's pieces of shared memory: the catalog, which only it can write, and the alarm page
+//! and the counters, which every process of the job can.
 //!
-//! Both are sealed memory files: no process can shrink them under another that has them mapped.
+//! All are sealed memory files: no process can shrink them under another that has them mapped.
 
 use anyhow::{Context, Result, bail};
 use copper_core::catalog::layout::{Alarm, SEGMENTS, segment_start};
 use copper_core::catalog::memory::Whole;
+use copper_core::counters::layout as counters;
+use copper_core::counters::memory::Memory as Counters;
 use memmap2::{MmapMut, MmapOptions};
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::Errno;
@@ -125,6 +127,36 @@ impl AlarmPage {
         if silent.load(Ordering::Relaxed) != 0 {
             silent.store(0, Ordering::Release);
         }
+    }
+
+    /// The descriptor that processes of the job reopen.
+    pub(crate) fn descriptor(&self) -> i32 {
+        self.sealed.file.as_raw_fd()
+    }
+}
+
+/// The memory of the counters.
+pub(crate) struct CountersMemory {
+    sealed: Sealed,
+    counters: Counters,
+}
+
+impl CountersMemory {
+    /// Makes the memory, sparse.
+    pub(crate) fn create() -> Result<CountersMemory> {
+        let sealed = Sealed::create("copper-counters", counters::LENGTH, SealFlags::empty())?;
+        // SAFETY: as long as the layout says, zeroed, mapped as long as the value lives, which the
+        // users of `counters` promise to be shorter than; accessed through atomics alone.
+        let counters = unsafe { Counters::create(sealed.map.as_ptr()) };
+        Ok(CountersMemory { sealed, counters })
+    }
+
+    /// The counters, to be read.
+    ///
+    /// # Safety
+    /// The result must not be used after `self` is dropped.
+    pub(crate) unsafe fn counters(&self) -> Counters {
+        self.counters
     }
 
     /// The descriptor that processes of the job reopen.

@@ -1,6 +1,10 @@
 //! What `copper status` says.
 #![forbid(unsafe_code)]
 
+mod calls;
+
+pub(crate) use calls::{Calls, FamilyCalls, Saved, Served, SlowNode};
+
 use crate::size::show;
 use copper_core::tree::Counters;
 use serde::{Deserialize, Serialize};
@@ -29,8 +33,20 @@ pub(crate) struct Status {
     pub(crate) asked: AskedCounts,
     /// How much was asked of the origin.
     pub(crate) origin: OriginCounts,
+    /// What programs of this node asked of the shim.
+    #[serde(default)]
+    pub(crate) calls: Calls,
+    /// What that saved the origin.
+    #[serde(default)]
+    pub(crate) saved: Saved,
+    /// What the helper did.
+    #[serde(default)]
+    pub(crate) served: Served,
     /// Files that had to go for others.
     pub(crate) evictions: u64,
+    /// Files that were fetched before a program asked for them.
+    #[serde(default)]
+    pub(crate) read_ahead: u64,
     /// Age of the helper.
     pub(crate) uptime_seconds: u64,
     /// The other helpers, where the job has several nodes.
@@ -83,6 +99,28 @@ pub(crate) struct Survey {
     pub(crate) unnamed: u32,
     /// What all of them have counted.
     pub(crate) counters: Counters,
+    /// What programs asked of the shim on all nodes.
+    pub(crate) calls: Calls,
+    /// What that saved the origin.
+    pub(crate) saved: Saved,
+    /// What the helpers did.
+    pub(crate) served: Served,
+    /// How much was asked of the origin.
+    pub(crate) origin: OriginCounts,
+    /// What is cached, each node's counted.
+    pub(crate) cached: Cached,
+    /// What it takes.
+    pub(crate) memory: Memory,
+    /// Questions of programs and commands to their helpers.
+    pub(crate) questions: u64,
+    /// Of these, those that only the origin could answer.
+    pub(crate) passed_through: u64,
+    /// The nodes whose programs wait longest for their helper.
+    pub(crate) slowest: Vec<SlowNode>,
+    /// Controls of all nodes that helpers have not carried out yet.
+    pub(crate) controls_pending: u64,
+    /// Controls of all nodes that helpers could not carry out.
+    pub(crate) controls_failed: u64,
     /// How long it took to ask.
     pub(crate) seconds: f64,
 }
@@ -202,13 +240,16 @@ impl Status {
                 self.asked.passed_through
             ),
             format!(
-                "origin    {} stats, {} listings, {} opens, {} links, {} read",
+                "origin    {} stats, {} listings, {} opens, {} links, {} read; {} files read ahead",
                 self.origin.stats,
                 self.origin.listings,
                 self.origin.opens,
                 self.origin.readlinks,
-                show(self.origin.bytes_read)
+                show(self.origin.bytes_read),
+                self.read_ahead
             ),
+            self.calls.describe(&self.saved),
+            self.served.describe(),
             self.describe_peers(),
             format!("store     {}", self.store),
             format!("runtime   {}", self.runtime_dir),

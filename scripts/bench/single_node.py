@@ -6,6 +6,7 @@ JSON in the file given with --json.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -26,6 +27,9 @@ NAMES = {
     "list_300": "opendir, 300 readdir, closedir, ns",
     "stat_uncovered": "stat of an uncovered path, ns",
     "start_true": "start of /bin/true, ms",
+    "start_true_audit": "the same, with the audit library, ms",
+    "load_200": "dlopen of 200 libraries along absolute search paths, ms",
+    "load_200_audit": "the same, with the audit library, ms",
     "import": "import of numpy, scipy.sparse, pandas, s",
     "import_4": "the same, 4 processes at once, s",
     "import_slow": "import from the slow origin, 1 ms per operation, s",
@@ -52,6 +56,11 @@ class Helper:
             "COPPER_PATHS": ":".join(self.covered),
             "LD_PRELOAD": str(bench.release / "libcopper.so"),
         }
+        self.audited = {
+            **self.shimmed,
+            "LD_AUDIT": str(bench.release / "libcopper_audit.so"),
+            "GLIBC_TUNABLES": "glibc.rtld.optional_static_tls=4096",
+        }
 
     def call(self, *arguments):
         return subprocess.run(
@@ -70,6 +79,17 @@ class Helper:
 
     def __exit__(self, *_):
         self.call("stop")
+
+    @contextlib.contextmanager
+    def uncounted(self):
+        """Programs that start meanwhile find no counters, and count nothing."""
+        counters = self.place / "run" / "counters"
+        target = os.readlink(counters)
+        counters.unlink()
+        try:
+            yield
+        finally:
+            counters.symlink_to(target)
 
     def status(self):
         return json.loads(self.call("status", "--json"))
@@ -101,6 +121,7 @@ class Bench:
             (tree / "small" / str(number)).write_bytes(os.urandom(16 * 1024))
             (tree / "many" / f"name-{number}").touch()
         (self.scratch / "uncovered").touch()
+        self.first_library = build_closure(tree / "libraries")
         shutil.copytree(tree, self.memory / "tree")
         shutil.copytree(self.packages, self.memory / "packages", symlinks=True)
 
@@ -138,13 +159,30 @@ class Bench:
         self.measure_calls("tmpfs", "warm", self.memory / "tree")
         self.measure_calls("copper warm", "warm", tree, warm.shimmed)
         self.measure_calls("view warm", "warm", f"{warm.environment['COPPER_VIEW']}{tree}", warm.shimmed)
+        with warm.uncounted():
+            self.measure_calls("copper uncounted", "warm", tree, warm.shimmed)
+            self.time_start("start_true", "copper uncounted", warm.shimmed)
         with Helper(self, [tree]) as cold:
             self.measure_calls("copper cold", "cold", tree, cold.shimmed)
-        for variant, environment in [("ext4", {}), ("copper warm", warm.shimmed)]:
-            environment = dict(environment)
-            environment["BENCH_PRELOAD"] = environment.pop("LD_PRELOAD", "")
-            line = self.run([self.calls, "--spawn", "200"], environment)
-            self.add("start_true", variant, float(line.split()[1]) / 1e6)
+        self.loader_round(warm)
+
+    def loader_round(self, warm):
+        for start, load, environment in [
+            ("start_true", "load_200", warm.shimmed),
+            ("start_true_audit", "load_200_audit", warm.audited),
+        ]:
+            for variant, environment in [("ext4", {}), ("copper warm", environment)]:
+                self.time_start(start, variant, environment)
+                line = self.run([self.calls, "--load", self.first_library], environment)
+                self.add(load, variant, float(line.split()[1]) / 1e6)
+
+    def time_start(self, row, variant, environment):
+        # What spawns the programs runs without what they run under.
+        environment = dict(environment)
+        environment["BENCH_PRELOAD"] = environment.pop("LD_PRELOAD", "")
+        environment["BENCH_AUDIT"] = environment.pop("LD_AUDIT", "")
+        line = self.run([self.calls, "--spawn", "200"], environment)
+        self.add(row, variant, float(line.split()[1]) / 1e6)
 
     def import_round(self, warm):
         view = f"{warm.environment['COPPER_VIEW']}{self.packages}"
@@ -211,6 +249,29 @@ class Bench:
             self.slow_round()
 
 
+def build_closure(place, count=200, directories=8):
+    """Libraries that need each other, in directories that they name by absolute paths."""
+    paths = [place / f"lib{number}" for number in range(directories)]
+    for path in paths:
+        path.mkdir(parents=True)
+    rpath = "-Wl,--enable-new-dtags,-rpath," + ":".join(map(str, paths))
+
+    def file(number):
+        return paths[number % directories] / f"libpart{number}.so.1"
+
+    for number in reversed(range(count)):
+        needs = [other for other in (2 * number + 1, 2 * number + 2) if other < count]
+        text = "".join(f"int part{other}(void);\n" for other in needs)
+        calls = " + ".join(["1", *(f"part{other}()" for other in needs)])
+        text += f"int part{number}(void) {{ return {calls}; }}\n"
+        subprocess.run(
+            ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", file(number), "-x", "none",
+             f"-Wl,-soname,{file(number).name}", *map(file, needs), rpath],
+            input=text.encode(), check=True,
+        )
+    return file(0)
+
+
 def tell(control, command):
     import socket
 
@@ -248,12 +309,20 @@ def judge(medians, memory, idle_ticks):
     slow, kept = medians["import_slow"], medians["import_slow_kept"]
     rows = [
         ("stat hit, to native ext4", ratio("stat_hit", "copper warm", "ext4"), 0.15, "x"),
+        ("stat hit, to one that is not counted",
+         ratio("stat_hit", "copper warm", "copper uncounted"), 1.05, "x"),
         ("stat miss, to native ext4", ratio("stat_miss", "copper warm", "ext4"), 0.15, "x"),
         ("opendir and readdir, to native ext4", ratio("list_300", "copper warm", "ext4"), 0.10, "x"),
         ("open, fstat, read, close, to native tmpfs",
          ratio("open_read_close", "copper warm", "tmpfs"), 1.10, "x"),
         ("uncovered stat, more than native", difference("stat_uncovered"), 30, "ns"),
         ("start of /bin/true, more than native", difference("start_true"), 0.15, "ms"),
+        ("the same with the audit library",
+         (medians["start_true_audit"]["copper warm"] - medians["start_true_audit"]["ext4"]), 0.25, "ms"),
+        ("dlopen of 200 libraries, to native warm ext4",
+         ratio("load_200", "copper warm", "ext4"), 1.05, "x"),
+        ("the same with the audit library",
+         ratio("load_200_audit", "copper warm", "ext4"), 1.05, "x"),
         ("warm import, to native warm ext4", ratio("import", "copper warm", "ext4"), 1.00, "x"),
         ("cold import, to native warm ext4", ratio("import", "copper cold", "ext4"), 1.25, "x"),
         ("warm import from the slow origin, to plain", slow["copper warm"] / slow["plain"], 0.10, "x"),
@@ -274,8 +343,10 @@ def print_tables(report):
     print(f"Machine: {where['cpu']}, {where['cores']} cores, Linux {where['kernel']}, "
           f"{where['libc']}, Python {where['python']}, load {where['load_average']:.1f} at the start. "
           f"Medians of {report['rounds']} rounds, interleaved.\n")
-    variants = ["ext4", "tmpfs", "copper warm", "view warm", "copper cold", "plain"]
-    titles = ["native ext4 warm", "native tmpfs", "copper warm", "view warm", "copper cold",
+    variants = ["ext4", "tmpfs", "copper warm", "copper uncounted", "view warm", "copper cold",
+                "plain"]
+    titles = ["native ext4 warm", "native tmpfs", "copper warm", "the same, not counted", "view warm",
+              "copper cold",
               "slow origin plain"]
     print("| |", " | ".join(titles), "|")
     print("|---|" + "---:|" * len(titles))

@@ -11,7 +11,7 @@ scripts/setup.sh >&2
 build_release >&2
 packages=$(python_packages)
 mkdir -p "$target/bench"
-gcc -O2 -o "$target/bench/bench_calls" tests/programs/bench_calls.c
+gcc -O2 -D_GNU_SOURCE -o "$target/bench/bench_calls" tests/programs/bench_calls.c -ldl
 "$(real_python)" scripts/bench/single_node.py --release "$target/release" --packages "$packages" \
   --calls "$target/bench/bench_calls" --json "$target/bench/single_node.json" "$@"
 echo "JSON: $target/bench/single_node.json" >&2

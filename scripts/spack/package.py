@@ -31,11 +31,14 @@ class CopperHpc(Package):
     def install(self, spec, prefix):
         cargo = which("cargo", required=True)
         # Two builds: the shim must not get the features that the command asks of its libraries.
-        cargo("build", "--release", "--locked", "-p", "copper-shim")
+        cargo("build", "--release", "--locked", "-p", "copper-shim", "-p", "copper-audit")
         cargo("build", "--release", "--locked", "-p", "copper")
         mkdirp(prefix.bin, prefix.lib, prefix.share.copper)
         install("target/release/copper", prefix.bin)
         install("target/release/libcopper.so", prefix.lib)
+        install(
+            "target/release/libcopper_audit.so", join_path(prefix.lib, "libcopper-audit.so")
+        )
         for script in find("scripts", "*_copper.sh", recursive=False):
             install(script, prefix.bin)
         install_tree("scripts/examples", join_path(prefix.share.copper, "examples"))

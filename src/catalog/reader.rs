@@ -51,6 +51,11 @@ impl<'m> Record<'m> {
         self.offset
     }
 
+    /// How long it is, in bytes of the catalog.
+    pub fn length(&self) -> u64 {
+        self.head.length.into()
+    }
+
     /// Whether it could be believed when it was looked up.
     pub fn is_live(&self) -> bool {
         self.state == layout::LIVE
@@ -246,6 +251,18 @@ impl<M: Memory> Reader<M> {
         self.memory
             .load(found.offset + record::LISTING)
             .is_some_and(|at| at != 0)
+    }
+
+    /// All records that may be believed, in no order. What is published meanwhile may be missing.
+    pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        let index = self.paths();
+        let slots = index.as_ref().map_or(0, |index| index.mask + 1);
+        (0..slots)
+            .filter_map(move |slot| match index.as_ref()?.slots.load(slot * 8)? {
+                0 => None,
+                slot => self.record(layout::slot_offset(slot)),
+            })
+            .filter(Record::is_live)
     }
 
     /// The record whose attributes the store file with this inode has.

@@ -1,5 +1,6 @@
 //! What goes into a [`Node`](super::Node) and what comes out of it.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -185,6 +186,17 @@ pub enum Event {
         /// How long to wait for nodes that do not reply.
         deadline: Time,
     },
+    /// The user has something done on all nodes, which only their drivers understand. Answered by
+    /// [`Action::Settled`] when all have been told. One above [`MAX_COMMAND`](super::MAX_COMMAND)
+    /// is refused.
+    Command {
+        /// Who waits.
+        waiter: Waiter,
+        /// What, in the drivers' own words.
+        command: Box<[u8]>,
+        /// How long to wait for nodes that do not reply.
+        deadline: Time,
+    },
     /// This node's driver is ready to serve.
     Ready,
 }
@@ -240,6 +252,8 @@ pub enum Action {
     Drop(Change),
     /// The record was invalidated: take it out of the catalog and the store.
     Forget(Arc<Record>),
+    /// Do what the user wants of all nodes.
+    Command(Arc<[u8]>),
     /// All nodes, or all but the missing, have done what was asked.
     Settled {
         /// Who waits.
@@ -338,6 +352,20 @@ pub struct Counters {
     pub dropped: u64,
     /// Requests refused because a bound was reached.
     pub refused: u64,
+    /// Requests and pulls sent to peers above, repeated ones included.
+    pub requests_up: u64,
+    /// Requests and pulls that peers sent here.
+    pub requests_down: u64,
+    /// Requests, local ones and peers', that joined one under way.
+    pub coalesced: u64,
+    /// Requests and pulls that were sent again for want of an answer.
+    pub retries: u64,
+    /// How often a lost peer was the one asked first in a tree, and another took its place.
+    pub reparentings: u64,
+    /// Passing errors of the origin.
+    pub errors: u64,
+    /// Bytes of bodies that came from peers.
+    pub bytes_from_peers: u64,
 }
 
 impl Counters {
@@ -352,5 +380,12 @@ impl Counters {
         self.losses = self.losses.saturating_add(other.losses);
         self.dropped = self.dropped.saturating_add(other.dropped);
         self.refused = self.refused.saturating_add(other.refused);
+        self.requests_up = self.requests_up.saturating_add(other.requests_up);
+        self.requests_down = self.requests_down.saturating_add(other.requests_down);
+        self.coalesced = self.coalesced.saturating_add(other.coalesced);
+        self.retries = self.retries.saturating_add(other.retries);
+        self.reparentings = self.reparentings.saturating_add(other.reparentings);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.bytes_from_peers = self.bytes_from_peers.saturating_add(other.bytes_from_peers);
     }
 }

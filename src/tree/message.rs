@@ -16,10 +16,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::interface::{Counters, RequestId};
 use super::object::{Kind, MAX_PATH, Object, Outcome, Record, check_path};
+use super::summary::Summary;
 use super::topology::Rank;
 
 /// The version of the encoding; a peer of another version is not understood.
-pub const WIRE_VERSION: u8 = 2;
+pub const WIRE_VERSION: u8 = 3;
 
 /// The longest encoded message in bytes, without its attachment.
 pub const MAX_MESSAGE: usize = 64 << 10;
@@ -38,6 +39,9 @@ pub const MAX_CHANGED_PATHS: usize = 256;
 
 /// The most paths' bytes in one change.
 pub const MAX_CHANGED_BYTES: usize = 32 << 10;
+
+/// The longest command for drivers, in bytes.
+pub const MAX_COMMAND: usize = 8 << 10;
 
 /// The most ranks that a report names.
 pub const MAX_MISSING: usize = 64;
@@ -110,6 +114,13 @@ pub enum Order {
         /// How long to wait for nodes that do not reply, in nanoseconds.
         patience: u64,
     },
+    /// Let your driver do this.
+    Command {
+        /// What, in the drivers' own words.
+        command: Arc<[u8]>,
+        /// How long to wait for nodes that do not reply, in nanoseconds.
+        patience: u64,
+    },
 }
 
 /// Names a wave: who wanted it, and its number there.
@@ -130,6 +141,8 @@ pub struct Report {
     pub ready: u32,
     /// The sum of their counters.
     pub counters: Counters,
+    /// What their drivers say of them; only in a survey.
+    pub summary: Option<Box<Summary>>,
     /// Nodes that did not reply, at most [`MAX_MISSING`] of them.
     pub missing: Vec<Rank>,
     /// Nodes that did not reply and are not named.
@@ -142,6 +155,11 @@ impl Report {
         self.reached = self.reached.saturating_add(other.reached);
         self.ready = self.ready.saturating_add(other.ready);
         self.counters.add(&other.counters);
+        match (&mut self.summary, &other.summary) {
+            (Some(mine), Some(theirs)) => mine.add(theirs),
+            (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
+            (_, None) => {}
+        }
         self.unnamed = self.unnamed.saturating_add(other.unnamed);
         other.missing.iter().for_each(|&rank| self.miss(rank));
     }
@@ -423,9 +441,12 @@ impl Message {
             Self::Submit { order, .. } | Self::Wave { order, .. } => match &**order {
                 Order::Invalidate(change) => change.is_valid(),
                 Order::Survey { .. } => true,
+                Order::Command { command, .. } => command.len() <= MAX_COMMAND,
             },
             Self::Done { report, .. } | Self::Settled { report, .. } => {
+                let summary = report.summary.as_ref();
                 report.missing.len() <= MAX_MISSING
+                    && summary.is_none_or(|summary| summary.is_valid())
             }
             Self::Missed {
                 changes: Some(changes),

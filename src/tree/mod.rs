@@ -76,6 +76,7 @@ mod interface;
 mod message;
 mod node;
 mod object;
+mod summary;
 mod topology;
 
 pub use interface::{
@@ -84,11 +85,12 @@ pub use interface::{
 };
 pub use message::{
     Change, DecodeError, Delivery, Epoch, MAX_ATTACHMENT, MAX_CHANGED_BYTES, MAX_CHANGED_PATHS,
-    MAX_DESCRIPTOR, MAX_HEAD, MAX_MESSAGE, MAX_MISSED, MAX_MISSING, Message, Order, Reason, Report,
-    WIRE_VERSION, WaveId,
+    MAX_COMMAND, MAX_DESCRIPTOR, MAX_HEAD, MAX_MESSAGE, MAX_MISSED, MAX_MISSING, Message, Order,
+    Reason, Report, WIRE_VERSION, WaveId,
 };
 pub use node::{Load, Node, Plan};
 pub use object::{
     Kind, MAX_PATH, Object, Outcome, PathError, Record, Version, check_path, parent_directory,
 };
+pub use summary::{MAX_SLOWEST, Origin, Slow, Stock, Summary};
 pub use topology::{Ladder, MAX_TREES, Rank, Rung, Topology, TopologyError, TreeIndex};

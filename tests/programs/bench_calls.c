@@ -1,10 +1,12 @@
 /* Times single calls: `bench_calls TREE UNCOVERED` prints `name nanoseconds` for each, the median
  * of many batches; `bench_calls --first TREE` the same for paths that are used for the first time;
- * `bench_calls --spawn COUNT` the start of /bin/true with $BENCH_PRELOAD preloaded.
+ * `bench_calls --spawn COUNT` the start of /bin/true with $BENCH_PRELOAD preloaded and under
+ * $BENCH_AUDIT; `bench_calls --load LIBRARY` one dlopen.
  *
  * TREE holds what scripts/bench/single_node.py makes: `small/N`, 16 KiB each, and `many`, a
  * directory of 300 names. */
 #include "common.h"
+#include <dlfcn.h>
 #include <spawn.h>
 #include <time.h>
 
@@ -89,6 +91,8 @@ static void spawn(int count) {
     double *times = calloc(count, sizeof *times);
     const char *preload = getenv("BENCH_PRELOAD");
     if (preload && *preload) setenv("LD_PRELOAD", preload, 1);
+    const char *audit = getenv("BENCH_AUDIT");
+    if (audit && *audit) setenv("LD_AUDIT", audit, 1);
     char *arguments[] = {"true", NULL};
     for (int i = 0; i < count; i++) {
         pid_t child;
@@ -102,10 +106,40 @@ static void spawn(int count) {
     printf("start_true %.1f\n", times[count / 2]);
 }
 
+/* The time of one dlopen in each of `count` processes, which have loaded nothing else. */
+static void load(const char *library, int count) {
+    double *times = calloc(count, sizeof *times);
+    for (int i = 0; i < count; i++) {
+        int ends[2];
+        if (pipe(ends) != 0) fail("pipe");
+        pid_t child = fork();
+        if (child == 0) {
+            double start = now();
+            if (!dlopen(library, RTLD_NOW)) {
+                fprintf(stderr, "%s\n", dlerror());
+                _exit(1);
+            }
+            double took = now() - start;
+            _exit(write(ends[1], &took, sizeof took) != sizeof took);
+        }
+        int status;
+        close(ends[1]);
+        if (read(ends[0], &times[i], sizeof times[i]) != sizeof times[i]) fail(library);
+        if (waitpid(child, &status, 0) < 0 || status != 0) fail(library);
+        close(ends[0]);
+    }
+    qsort(times, count, sizeof *times, compare);
+    printf("load %.1f\n", times[count / 2]);
+}
+
 int main(int argc, char **argv) {
     if (argc < 3) {
-        fprintf(stderr, "usage: %s TREE UNCOVERED | --first TREE | --spawn COUNT\n", argv[0]);
+        fprintf(stderr, "usage: %s TREE UNCOVERED | --first TREE | --spawn COUNT | --load LIBRARY\n", argv[0]);
         return 2;
+    }
+    if (!strcmp(argv[1], "--load")) {
+        load(argv[2], 15);
+        return 0;
     }
     if (!strcmp(argv[1], "--spawn")) {
         spawn(atoi(argv[2]));

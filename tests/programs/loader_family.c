@@ -36,6 +36,22 @@ static void in_own_process(const char *name, int flags, const char *function) {
     });
 }
 
+static void print_real(const char *name) {
+    char real[PATH_MAX];
+    struct stat status;
+    printf("  real ");
+    print_path(realpath(name, real) ? real : "none");
+    printf(" size %lld\n", stat(name, &status) == 0 ? (long long)status.st_size : -1LL);
+}
+
+/* Libraries of the tree, whatever they are called. */
+static int print_ours(struct dl_phdr_info *info, size_t size, void *data) {
+    (void)size, (void)data;
+    char real[PATH_MAX];
+    if (realpath(info->dlpi_name, real) && strstr(real, "/libraries/")) print_real(info->dlpi_name);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) return 2;
     root = argv[1];
@@ -69,11 +85,41 @@ int main(int argc, char **argv) {
     void *other = dlmopen(LM_ID_NEWLM, at("libneeds_leaf.so"), RTLD_NOW);
     printf("dlmopen %s\n", other ? "opened" : dlerror());
     call(other, "answer");
+    printf("along search paths:\n");
+    static const char *searching[] = {
+        "libabsolute_rpath.so", "libabsolute_runpath.so", "libsecond_element.so", "libtoken_lib.so",
+        "libtoken_lib_old.so",  "libtoken_platform.so",   "libvariants_absolute.so", "libvariants_origin.so",
+        "libversions.so",       "libversions_old.so",     "libpasses_over.so"};
+    for (size_t i = 0; i < sizeof searching / sizeof *searching; i++) {
+        in_own_process(at(searching[i]), RTLD_NOW, "answer");
+        IN_CHILD({
+            void *handle = dlmopen(LM_ID_NEWLM, at(searching[i]), RTLD_NOW);
+            printf("dlmopen %s\n", handle ? "opened" : "failed");
+            call(handle, "answer");
+        });
+    }
+    in_own_process(at("libinherits.so"), RTLD_NOW, "outer");
+    in_own_process(at("libinherits_not.so"), RTLD_NOW, "outer");
+    printf("names that come back:\n");
+    IN_CHILD({
+        try_open(at("libabsolute_rpath.so"), RTLD_NOW | RTLD_GLOBAL);
+        void *inner = dlsym(RTLD_DEFAULT, "inner");
+        Dl_info info;
+        if (inner && dladdr(inner, &info)) print_real(info.dli_fname);
+        dl_iterate_phdr(print_ours, NULL);
+    });
     printf("main program:\n");
     call(try_open(NULL, RTLD_NOW), "getpid_is_not_there");
     fflush(stdout);
     char command[2 * PATH_MAX];
     snprintf(command, sizeof command, "%s/libraries/linked; echo status $?; cd %s/libraries && ./linked", root, root);
+    if (system(command) != 0) printf("system failed\n");
+    snprintf(command, sizeof command,
+             "cd %s/libraries && ./by_rpath; ./by_runpath; LD_LIBRARY_PATH=%s/libraries/search/plain ./by_library_path; "
+             "LD_LIBRARY_PATH=search/plain ./by_library_path; "
+             "LD_LIBRARY_PATH=%s/libraries/search/foreign:%s/libraries/search/variants ./by_library_path; "
+             "LD_LIBRARY_PATH=%s/libraries/search/variants ./by_runpath; ./by_library_path 2>&1 | grep -c inner",
+             root, root, root, root, root);
     if (system(command) != 0) printf("system failed\n");
     return 0;
 }

@@ -4,7 +4,8 @@
 use crate::client::connect;
 use crate::job::Job;
 use crate::runtime::Runtime;
-use crate::status::{Stopped, Survey};
+use crate::size::show;
+use crate::status::{SlowNode, Stopped, Survey};
 use anyhow::{Context, Result, ensure};
 use copper_core::request::Operation;
 use std::collections::HashSet;
@@ -180,10 +181,37 @@ impl Survey {
                 "faults    {} helpers lost, {} messages dropped, {} refused",
                 counters.losses, counters.dropped, counters.refused
             ),
+            self.describe_stock(),
+            self.calls.describe(&self.saved),
+            self.served.describe(),
+            self.describe_slowest(),
         ];
         for line in lines {
             let _ = writeln!(text, "{line}");
         }
         text
+    }
+
+    fn describe_stock(&self) -> String {
+        format!(
+            "cached    {} files ({}), {} directories, {} paths, the sum of all nodes\n\
+             memory    stores {}, catalogs {}, helpers {}",
+            self.cached.files,
+            show(self.cached.bytes),
+            self.cached.directories,
+            self.cached.entries,
+            show(self.memory.store_bytes),
+            show(self.memory.catalog_bytes),
+            show(self.memory.resident_bytes)
+        )
+    }
+
+    fn describe_slowest(&self) -> String {
+        let slow = |node: &SlowNode| format!("{} ({} us)", node.host, node.mean_microseconds);
+        let slowest: Vec<String> = self.slowest.iter().map(slow).collect();
+        match slowest.is_empty() {
+            true => "slowest   none has waited".to_owned(),
+            false => format!("slowest   mean wait on {}", slowest.join(", ")),
+        }
     }
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Finding, process};
+use crate::audit;
 use crate::environment;
 use crate::runtime::variable;
 use copper_core::location::{DISABLE_VARIABLE, RUNTIME_VARIABLE};
@@ -35,8 +36,26 @@ pub(super) fn check() -> Vec<Finding> {
             judge_preload(&preloaded, None),
         ],
     };
+    findings.push(check_audit());
     findings.extend(check_variables(&preloaded));
     findings
+}
+
+/// Whether programs may run under the audit library.
+fn check_audit() -> Finding {
+    const NAME: &str = "audit library";
+    let advice = "programs run without it: libraries that are loaded at their start, or found along \
+                  absolute RPATHs, come from the origin; copper run --audit=on has them all the same";
+    let measured = audit::library().and_then(|library| audit::measured(None, &library));
+    match measured {
+        Ok(measured) if measured.is_cheap() => Finding::ok(NAME, measured.describe()),
+        Ok(measured) => Finding::note(NAME, measured.describe(), advice),
+        Err(error) => Finding::note(
+            NAME,
+            format!("{error:#}"),
+            "install the whole package: lib/libcopper-audit.so beside lib/libcopper.so",
+        ),
+    }
 }
 
 /// Whether a program starts under the library, and the loader has nothing to say about it.

@@ -25,13 +25,16 @@ use std::sync::Arc;
 const MOST_LIBRARIES: usize = 1024;
 const VARIANTS: &[u8] = b"glibc-hwcaps";
 
+/// The directories that one element of a search path may stand for; only the loader knows which.
+type Element = Vec<Vec<u8>>;
+
 /// A library as the loader finds it.
 #[derive(Clone, Debug)]
 struct Library {
     /// Its path on the origin, as the loader would spell it there.
     native: Vec<u8>,
     /// The search paths of those that need it (`DT_RPATH`, which is inherited).
-    inherited: Vec<Vec<u8>>,
+    inherited: Vec<Element>,
 }
 
 /// What a part of the work came to: a value, or the reason to end here for now.
@@ -129,8 +132,8 @@ impl Engine {
         open: &mut Vec<Library>,
     ) -> Part<()> {
         let (origin, _) = split_last(&library.native);
-        let expand = |elements: &[Vec<u8>]| -> Vec<Vec<u8>> {
-            let expanded = elements.iter().flat_map(|one| elf::expand(one, origin));
+        let expand = |elements: &[Vec<u8>]| -> Vec<Element> {
+            let expanded = elements.iter().map(|one| elf::expand(one, origin));
             expanded.collect()
         };
         let mut inherited = Vec::new();
@@ -138,7 +141,7 @@ impl Engine {
             inherited = expand(&needs.rpath);
         }
         inherited.extend_from_slice(&library.inherited);
-        let directories = match &needs.runpath {
+        let path = match &needs.runpath {
             Some(runpath) => expand(runpath),
             None => inherited.clone(),
         };
@@ -147,7 +150,7 @@ impl Engine {
                 self.need(direct, needs, &inherited, open)?;
             }
             if !name.contains(&b'/') {
-                self.search(name, &directories, needs, &inherited, open)?;
+                self.search(name, &path, needs, &inherited, open)?;
             }
         }
         Ok(())
@@ -156,25 +159,43 @@ impl Engine {
     fn search(
         &mut self,
         name: &[u8],
-        directories: &[Vec<u8>],
+        path: &[Element],
         needs: &Needs,
-        inherited: &[Vec<u8>],
+        inherited: &[Element],
         open: &mut Vec<Library>,
     ) -> Part<()> {
-        for directory in directories {
-            if !self.mirror_search_directory(directory)? {
-                let gone = mirror_name(&join(directory, name))?;
-                self.store.remove_from_mirror(&gone);
-                continue;
+        for element in path {
+            let mut found = 0;
+            for directory in element {
+                let is_there = self.search_in(directory, name, needs, inherited, open)?;
+                found += usize::from(is_there);
             }
-            for variant in self.variants(directory)? {
-                self.need(join(&variant, name), needs, inherited, open)?;
-            }
-            if self.need(join(directory, name), needs, inherited, open)? {
+            // The loader goes on where it takes the element for a directory that has none.
+            if found > 0 && found == element.len() {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Queues the library `name` of a directory; says whether the loader would take it.
+    fn search_in(
+        &mut self,
+        directory: &[u8],
+        name: &[u8],
+        needs: &Needs,
+        inherited: &[Element],
+        open: &mut Vec<Library>,
+    ) -> Part<bool> {
+        if !self.mirror_search_directory(directory)? {
+            let gone = mirror_name(&join(directory, name))?;
+            self.store.remove_from_mirror(&gone);
+            return Ok(false);
+        }
+        for variant in self.variants(directory)? {
+            self.need(join(&variant, name), needs, inherited, open)?;
+        }
+        self.need(join(directory, name), needs, inherited, open)
     }
 
     /// Queues the library at `native` if it is there and the loader would take it.
@@ -182,7 +203,7 @@ impl Engine {
         &mut self,
         native: Vec<u8>,
         needs: &Needs,
-        inherited: &[Vec<u8>],
+        inherited: &[Element],
         open: &mut Vec<Library>,
     ) -> Part<bool> {
         let found = match self.walk(&native, true) {

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::resolve::{Found, Walked};
-use super::{Engine, MOST_COPIES, Step, Task, Wanted};
+use super::{Engine, Goal, MOST_COPIES, Step, Task, Wanted};
+use crate::journal::Reason;
 use crate::origin::copy::{Copy, Why};
 use crate::origin::{OriginPath, Said};
 use copper_core::attributes::Attributes;
@@ -16,10 +17,8 @@ impl Engine {
     pub(super) fn content(&mut self, path: &[u8], task: &mut Task) -> Result<Step, Full> {
         match self.walk(path, true) {
             Walked::Absent(_) => Ok(Step::Done(Outcome::Known)),
-            Walked::Outside => Ok(Step::Done(Outcome::PassThrough)),
-            Walked::PassThrough(at) => Ok(self
-                .look_for_writer(&at)
-                .unwrap_or(Step::Done(Outcome::PassThrough))),
+            Walked::Outside => Ok(self.pass(path, Reason::Outside)),
+            Walked::PassThrough(at) => Ok(self.wait_for_writer(&at)),
             Walked::Unknown(at, at_end) => Ok(self.learn(at, at_end)),
             Walked::Found(found) => self.content_of(&found, task),
         }
@@ -31,19 +30,22 @@ impl Engine {
             return self.mirror(found);
         }
         if !found.attributes.is_regular() {
-            return Ok(Step::Done(Outcome::PassThrough));
+            return Ok(self.pass(&found.path, Reason::Special));
         }
         match self.content_word(found) {
             Content::Stored(_) => {
                 self.store.touch(&found.path);
                 return Ok(Step::Done(Outcome::Known));
             }
-            Content::Pass => return Ok(Step::Done(Outcome::PassThrough)),
+            Content::Pass => {
+                let why = self.journal.why_passed(&found.path);
+                return Ok(self.pass_file(found, why.unwrap_or(Reason::NoRoom)));
+            }
             Content::Unknown => {}
         }
         if found.attributes.size > self.policy.largest {
             self.writer.set_pass(found.offset);
-            return Ok(Step::Done(Outcome::PassThrough));
+            return Ok(self.pass_file(found, Reason::TooLarge));
         }
         if let Some(inode) = self.store.same_file(&found.attributes) {
             return self.alias(found, inode);
@@ -52,20 +54,32 @@ impl Engine {
             return Ok(Step::Wait(Wanted::Object(other)));
         }
         let Ok(object) = Object::new(Kind::Content, &found.path) else {
-            return Ok(Step::Done(Outcome::PassThrough));
+            return Ok(self.pass_file(found, Reason::Refused));
         };
         if task.copies.0.as_ref() != Some(&found.path) {
             task.copies = (Some(found.path.clone()), 0);
+            if !matches!(task.goal, Goal::Ahead(_)) {
+                self.look_ahead(&found.path);
+            }
         }
         if !self.tree.has_room_for(&object) {
             if task.copies.1 >= MOST_COPIES || !self.make_room(found.attributes.size) {
+                let why = match self.store.could_hold(found.attributes.size) {
+                    true => Reason::NoRoom,
+                    false => Reason::TooLarge,
+                };
                 self.writer.set_pass(found.offset);
-                return Ok(Step::Done(Outcome::PassThrough));
+                return Ok(self.pass_file(found, why));
             }
             self.tree.note_room(&object, found.attributes.size);
         }
         task.copies.1 += 1;
         Ok(Step::Wait(Wanted::Object(object)))
+    }
+
+    fn pass_file(&mut self, found: &Found, why: Reason) -> Step {
+        self.journal.passed(&found.path, why, found.attributes.size);
+        Step::Done(Outcome::PassThrough)
     }
 
     fn content_word(&self, found: &Found) -> Content {
@@ -84,7 +98,7 @@ impl Engine {
             Err(error) => {
                 tracing::warn!(%error, path = %found.path.escape_ascii(), "no mirror");
                 self.writer.set_pass(found.offset);
-                Ok(Step::Done(Outcome::PassThrough))
+                Ok(self.pass(&found.path, Reason::NoRoom))
             }
         }
     }
@@ -172,6 +186,12 @@ impl Engine {
     /// Leaves the bytes of `path` to the origin.
     pub(super) fn pass_content(&mut self, path: &[u8], why: Why) {
         tracing::info!(path = %path.escape_ascii(), ?why, "served by the origin");
+        let reason = match why {
+            Why::Origin(_) => Reason::Refused,
+            Why::NoRoom => Reason::NoRoom,
+            Why::Changed => Reason::Changed,
+        };
+        self.journal.passing(path, reason);
         let live = self.writer.reader().live(path).map(|live| live.offset());
         if let Some(offset) = live {
             self.writer.set_pass(offset);
@@ -217,6 +237,7 @@ impl Engine {
         if let Err(error) = self.store.keep(path, copy) {
             tracing::warn!(%error, path = %path.escape_ascii(), "not stored");
             let _ = std::fs::remove_file(&copy.file);
+            self.journal.passing(path, Reason::NoRoom);
             self.writer.set_pass(offset);
             return Ok(false);
         }

@@ -47,6 +47,7 @@ impl Engine {
             }
             Landing::Looked(id, object, looked) => self.looked(id, object, looked),
             Landing::Extent(id, extent, read) => self.extent_landed(id, extent, read),
+            Landing::Written(token, written) => self.control_done(token, written),
             Landing::Quiet(path, opening, quiet) => self.quiet_landed(path, opening, quiet),
             Landing::Canonical(token, found) => {
                 self.canonical_landed(token, found);

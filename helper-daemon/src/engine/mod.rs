@@ -8,9 +8,12 @@
 //! However many tasks wait for an object, it is asked for once: the tree's node sees to that.
 #![forbid(unsafe_code)]
 
+mod absences;
+mod ahead;
 mod change;
 mod closure;
 mod content;
+mod controls;
 mod known;
 mod landing;
 mod resolve;
@@ -20,11 +23,15 @@ mod tree;
 mod written;
 
 use crate::elf::Needs;
+use crate::journal::{Excerpt, Journal, Reason};
 use crate::origin::OriginPath;
 use crate::origin::work::Origin;
 use crate::peers::{self, Peers};
 use crate::store::Store;
+use absences::Absences;
+use ahead::Ahead;
 use anyhow::Context;
+use controls::Controls;
 use copper_core::catalog::memory::Whole;
 use copper_core::catalog::resolve::Walk;
 use copper_core::catalog::writer::{Full, Writer};
@@ -34,6 +41,7 @@ use copper_core::tree::{Object, Topology};
 use scope::Covered;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tally::Tally;
 use tree::Tree;
 use written::Written;
@@ -66,6 +74,8 @@ enum Goal {
     Resolve(OriginPath),
     Listing(OriginPath),
     Content(OriginPath),
+    /// A file's bytes that nobody has asked for yet.
+    Ahead(OriginPath),
     Closure(OriginPath),
     Changed(change::Change),
 }
@@ -73,10 +83,24 @@ enum Goal {
 #[derive(Debug)]
 struct Task {
     goal: Goal,
+    operation: Operation,
+    asked_at: Instant,
     /// How often it has waited, so that a tree that changes all the time cannot hold it for ever.
     waits: u32,
     /// The file whose bytes it waited for last, and how often.
     copies: (Option<OriginPath>, u32),
+}
+
+impl Task {
+    fn new(goal: Goal, operation: Operation) -> Task {
+        Task {
+            goal,
+            operation,
+            asked_at: Instant::now(),
+            waits: 0,
+            copies: (None, 0),
+        }
+    }
 }
 
 /// More than any walk needs: a path has at most 2,048 components, and 40 links.
@@ -107,6 +131,10 @@ pub(crate) struct Policy {
     pub(crate) directory_limit: usize,
     /// Larger files are left to the origin, in bytes.
     pub(crate) largest: u64,
+    /// How long absences are believed; until something changes where there is no limit.
+    pub(crate) absence_lifetime: Option<Duration>,
+    /// Most Python modules of a directory that are read ahead of being asked for.
+    pub(crate) read_ahead: usize,
 }
 
 /// The engine: catalog, store and origin, and the tasks that need them.
@@ -129,12 +157,17 @@ pub(crate) struct Engine {
     by_name: HashSet<OriginPath>,
     /// Directories that are known whole.
     complete: HashSet<OriginPath>,
+    /// Where absences are believed for a limited time.
+    absences: Option<Absences>,
     written: Written,
     /// The names of files that have several, by device and inode.
     linked: HashMap<(u64, u64), Vec<OriginPath>>,
     /// What the stored libraries need, by store inode.
     needs: HashMap<u64, Option<Arc<Needs>>>,
     tally: Tally,
+    journal: Journal,
+    controls: Controls,
+    ahead: Ahead,
     /// The catalog has no room: nothing new is learnt.
     full: bool,
 }
@@ -147,17 +180,22 @@ impl Engine {
         origin: Origin,
         policy: Policy,
         peers: Option<Peers>,
+        journal: Journal,
     ) -> anyhow::Result<Engine> {
         let written = Written::new().context("cannot make an inotify descriptor")?;
         let tree = match &peers {
             Some(peers) => Tree::new(peers.topology(), peers.rank(), peers::incarnation())?,
             None => Tree::new(Topology::fitted(1, 1, 1)?, 0, std::process::id())?,
         };
+        let lifetime = policy.absence_lifetime;
+        let absences = lifetime.map(|lifetime| Absences::new(lifetime, tree.topology()));
         Ok(Engine {
             writer,
             covered: Covered::new(&policy, store.root()),
+            journal,
             store,
             origin,
+            ahead: Ahead::new(policy.read_ahead),
             policy,
             walk: Box::default(),
             tasks: HashMap::new(),
@@ -168,10 +206,12 @@ impl Engine {
             replies: Vec::new(),
             by_name: HashSet::new(),
             complete: HashSet::new(),
+            absences,
             written,
             linked: HashMap::new(),
             needs: HashMap::new(),
             tally: Tally::default(),
+            controls: Controls::default(),
             full: false,
         })
     }
@@ -184,6 +224,11 @@ impl Engine {
     /// Takes a client's question; the reply comes with [`Engine::take_replies`], at once or later.
     pub(crate) fn ask(&mut self, token: Token, operation: Operation, paths: [&[u8]; 2]) {
         self.tally.note(operation);
+        match operation {
+            Operation::Control => return self.control(token, paths),
+            Operation::ControlAll => return self.control_all(token, paths),
+            _ => {}
+        }
         let [first, second] = paths.map(|path| self.origin_path(path));
         let Some(first) = first else {
             self.reply(token, Outcome::Refused);
@@ -197,21 +242,20 @@ impl Engine {
             Operation::Changed => Goal::Changed(self.changed(first, second)),
             Operation::Writing => Goal::Changed(self.opened_for_writing(first)),
             Operation::Refresh => Goal::Changed(self.refreshed(first)),
-            Operation::Survey
+            Operation::Control
+            | Operation::ControlAll
+            | Operation::Survey
             | Operation::StopAll
             | Operation::Status
             | Operation::Stop
-            | Operation::Attach => {
+            | Operation::Journal
+            | Operation::Attach
+            | Operation::Memory => {
                 self.reply(token, Outcome::Refused);
                 return;
             }
         };
-        let task = Task {
-            goal,
-            waits: 0,
-            copies: (None, 0),
-        };
-        self.tasks.insert(token, task);
+        self.tasks.insert(token, Task::new(goal, operation));
         self.advance(token);
         self.pump();
     }
@@ -228,18 +272,74 @@ impl Engine {
     /// Forgets a question whose asker has gone.
     pub(crate) fn cancel(&mut self, token: Token) {
         self.forget_survey(token);
+        self.controls.forget(token);
         self.tasks.remove(&token);
     }
 
     /// Answers a question that takes too long.
     pub(crate) fn give_up(&mut self, token: Token) {
-        let surveying = self.forget_survey(token);
-        if self.tasks.remove(&token).is_some() || surveying {
+        let waiting = self.forget_survey(token) | self.controls.forget(token);
+        if let Some(task) = self.tasks.remove(&token) {
+            self.pass_goal(&task, Reason::TimedOut);
+            self.finish(token, &task, Outcome::PassThrough);
+        } else if waiting {
             self.reply(token, Outcome::PassThrough);
         }
     }
 
+    /// Answers a task.
+    fn finish(&mut self, token: Token, task: &Task, outcome: Outcome) {
+        let is_passed = outcome == Outcome::PassThrough;
+        if !ahead::is_own(token) {
+            self.journal
+                .answered(task.operation, task.asked_at, task.waits > 0, is_passed);
+        }
+        self.reply(token, outcome);
+    }
+
+    /// Leaves a path to the origin, for one question.
+    fn pass(&mut self, path: &[u8], why: Reason) -> Step {
+        self.journal.passed(path, why, 0);
+        Step::Done(Outcome::PassThrough)
+    }
+
+    /// Leaves what a task is about to the origin.
+    fn pass_goal(&mut self, task: &Task, why: Reason) {
+        match &task.goal {
+            Goal::Resolve(path)
+            | Goal::Listing(path)
+            | Goal::Content(path)
+            | Goal::Closure(path) => self.journal.passed(path, why, 0),
+            Goal::Changed(_) | Goal::Ahead(_) => {}
+        }
+    }
+
+    /// What was obtained and what was left to the origin, with the `most` slowest objects.
+    pub(crate) fn journal(&self, most: usize) -> Excerpt {
+        self.journal.excerpt(most)
+    }
+
+    /// Notes that the helper serves.
+    pub(crate) fn note_serving(&mut self) {
+        let took = self.journal.note_serving();
+        tracing::info!(ms = took.as_millis() as u64, "serving");
+        self.note_ready();
+    }
+
+    /// Notes that this node has met its parents in all trees, the first time that it has.
+    fn note_ready(&mut self) {
+        if !self.peers.as_ref().is_none_or(Peers::has_met_parents) {
+            return;
+        }
+        if let Some(took) = self.journal.note_ready() {
+            tracing::info!(ms = took.as_millis() as u64, "ready");
+        }
+    }
+
     fn reply(&mut self, token: Token, outcome: Outcome) {
+        if ahead::is_own(token) {
+            return self.ahead.note_end();
+        }
         if outcome == Outcome::PassThrough {
             self.tally.asked.passed_through += 1;
         }
@@ -267,11 +367,15 @@ impl Engine {
                 self.tasks.insert(token, task);
                 self.send_for(token, wanted);
             }
-            Ok(Step::Done(outcome)) => self.reply(token, outcome),
-            Ok(Step::Wait(_)) => self.reply(token, Outcome::PassThrough),
+            Ok(Step::Done(outcome)) => self.finish(token, &task, outcome),
+            Ok(Step::Wait(_)) => {
+                self.pass_goal(&task, Reason::Changed);
+                self.finish(token, &task, Outcome::PassThrough);
+            }
             Err(Full) => {
                 self.note_full();
-                self.reply(token, Outcome::PassThrough);
+                self.pass_goal(&task, Reason::CatalogFull);
+                self.finish(token, &task, Outcome::PassThrough);
             }
         }
     }
@@ -287,7 +391,7 @@ impl Engine {
         match &task.goal {
             Goal::Resolve(path) => self.resolve(&path.clone()),
             Goal::Listing(path) => self.list(&path.clone()),
-            Goal::Content(path) => {
+            Goal::Content(path) | Goal::Ahead(path) => {
                 let path = path.clone();
                 self.content(&path, task)
             }

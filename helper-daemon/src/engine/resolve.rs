@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Engine, Step, Wanted};
+use crate::journal::Reason;
 use crate::origin::OriginPath;
 use copper_core::attributes::Attributes;
 use copper_core::catalog::resolve::{Ending, Resolution};
@@ -71,15 +72,37 @@ impl Engine {
                 None if matches!(self.walk(path, false), Walked::Found(_)) => {
                     Step::Done(Outcome::Known)
                 }
-                None => Step::Done(Outcome::PassThrough),
+                None => {
+                    let why = self.why_not_known(&at);
+                    self.pass(&at, why)
+                }
             },
         })
+    }
+
+    /// Waits until a file has no writer any more, or leaves it to the origin.
+    pub(super) fn wait_for_writer(&mut self, at: &OriginPath) -> Step {
+        match self.look_for_writer(at) {
+            Some(step) => step,
+            None => {
+                let why = self.why_not_known(at);
+                self.pass(at, why)
+            }
+        }
+    }
+
+    /// Why only the origin can tell of a path.
+    fn why_not_known(&self, at: &[u8]) -> Reason {
+        match self.written.has(at) {
+            true => Reason::Written,
+            false => Reason::Refused,
+        }
     }
 
     /// The object that makes `path` known: its whole directory, if that is worth it.
     pub(super) fn learn(&mut self, path: OriginPath, at_end: bool) -> Step {
         if self.full {
-            return Step::Done(Outcome::PassThrough);
+            return self.pass(&path, Reason::CatalogFull);
         }
         let (parent, name) = split_last(&path);
         let whole = at_end
@@ -104,16 +127,21 @@ impl Engine {
     pub(super) fn list(&mut self, path: &[u8]) -> Result<Step, Full> {
         Ok(match self.walk(path, true) {
             Walked::Absent(_) => Step::Done(Outcome::Known),
-            Walked::Outside | Walked::PassThrough(_) => Step::Done(Outcome::PassThrough),
+            Walked::Outside => self.pass(path, Reason::Outside),
+            Walked::PassThrough(at) => {
+                let why = self.why_not_known(&at);
+                self.pass(&at, why)
+            }
             Walked::Unknown(at, _) if self.full => {
                 tracing::debug!(path = %at.escape_ascii(), "the catalog is full");
-                Step::Done(Outcome::PassThrough)
+                self.pass(&at, Reason::CatalogFull)
             }
             Walked::Unknown(at, _) => wait_for(Kind::Entry, &at),
             Walked::Found(found) if !found.attributes.is_directory() => Step::Done(Outcome::Known),
             Walked::Found(found) if self.is_complete(&found.path) => Step::Done(Outcome::Known),
-            Walked::Found(found) if self.full || self.by_name.contains(&found.path) => {
-                Step::Done(Outcome::PassThrough)
+            Walked::Found(found) if self.full => self.pass(&found.path, Reason::CatalogFull),
+            Walked::Found(found) if self.by_name.contains(&found.path) => {
+                self.pass(&found.path, Reason::ByName)
             }
             Walked::Found(found) => wait_for(Kind::Directory, &found.path),
         })

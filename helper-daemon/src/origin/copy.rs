@@ -7,6 +7,7 @@
 
 use super::{Counters, OriginPath, attributes_of, count};
 use copper_core::attributes::{Attributes, Timestamp};
+use copper_core::path::split_last;
 use copper_core::tree::Version;
 use rustix::fs::{
     Advice, Mode, OFlags, SeekFrom, Timespec, Timestamps, fadvise, fchmod, ftruncate, futimens,
@@ -146,11 +147,25 @@ fn open(counters: &Counters, path: &[u8]) -> Result<Opened, Errno> {
         opened => opened,
     }?;
     let attributes = attributes_of(counters, &source, b"")?;
+    if gives_capabilities(&source, path, &attributes) {
+        return Err(Errno::PERM);
+    }
     Ok(Opened {
         path: path.into(),
         source: Arc::new(File::from(source)),
         attributes,
     })
+}
+
+/// Whether a program's file gives capabilities to whoever runs it, which no copy of ours would.
+/// Libraries are not run.
+fn gives_capabilities(source: impl AsFd, path: &[u8], attributes: &Attributes) -> bool {
+    let (_, name) = split_last(path);
+    let is_program = attributes.is_regular()
+        && attributes.mode & 0o111 != 0
+        && !name.windows(3).any(|part| part == b".so");
+    let none: &mut [u8] = &mut [];
+    is_program && rustix::fs::fgetxattr(source, "security.capability", none).is_ok_and(|n| n > 0)
 }
 
 /// Keeps the kernel from reading on past an extent: the next one may be another node's to read. It

@@ -30,6 +30,8 @@ pub(crate) enum Landing {
     Looked(RequestId, Object, Looked),
     /// An extent of a file.
     Extent(RequestId, Extent, Result<(), Why>),
+    /// Whether what a control dumped could be written.
+    Written(u64, Result<(), String>),
     /// Whether the file has no writer.
     Quiet(OriginPath, u64, bool),
     /// Where the paths that a client changed lead.
@@ -152,6 +154,23 @@ impl Origin {
         self.read(move |counters| {
             let read = extent.aside.read(counters, extent.bytes.clone());
             Some(Landing::Extent(id, extent, read))
+        });
+    }
+
+    /// Writes files into a directory, by names and contents.
+    pub(crate) fn write_out(
+        &mut self,
+        token: u64,
+        directory: PathBuf,
+        files: Vec<(String, Vec<u8>)>,
+    ) {
+        self.read(move |_| {
+            let written = files.iter().try_for_each(|(name, content)| {
+                let path = directory.join(name);
+                let error = |error| format!("cannot write {}: {error}", path.display());
+                std::fs::write(&path, content).map_err(error)
+            });
+            Some(Landing::Written(token, written))
         });
     }
 

@@ -199,6 +199,11 @@ impl Peers {
         }
     }
 
+    /// Whether this helper is connected with its parents in all trees.
+    pub(crate) fn has_met_parents(&self) -> bool {
+        parents(&self.topology, self.rank).all(|parent| self.sessions.contains_key(&parent))
+    }
+
     fn seek(&mut self, peer: Rank) {
         if peer == self.rank || !self.sought.insert(peer) {
             return;

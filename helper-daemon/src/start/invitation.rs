@@ -2,7 +2,7 @@
 //! line or in an environment: the job with its key, and how its helper is to be.
 #![forbid(unsafe_code)]
 
-use crate::cli::Service;
+use crate::cli::{LogType, Service};
 use crate::job::Job;
 use crate::launch::Launch;
 use crate::runtime::{Runtime, default_directory, variable};
@@ -36,6 +36,9 @@ pub(super) struct Invitation {
     pub(super) log: Option<PathBuf>,
     /// How much it logs.
     pub(super) log_level: String,
+    /// Where the helper of the starter's node logs.
+    #[serde(default)]
+    pub(super) log_type: LogType,
     /// How long it may take to serve, in seconds.
     pub(super) patience_seconds: u32,
     /// The ranks of the nodes in the order in which a launcher starts them all; none where each is
@@ -55,6 +58,10 @@ impl Invitation {
         for prefix in &mut service.cover {
             *prefix = absolute(prefix)?;
         }
+        service.profile = service
+            .profile
+            .settled()
+            .context("cannot tell where the profile goes")?;
         for place in [&mut service.store, &mut service.view]
             .into_iter()
             .flatten()
@@ -67,6 +74,7 @@ impl Invitation {
             environment: carried_environment(),
             log: launch.log.map(absolute).transpose()?,
             log_level: launch.log_level.to_owned(),
+            log_type: launch.log_type,
             patience_seconds,
             order: Vec::new(),
         })
@@ -77,6 +85,20 @@ impl Invitation {
         Invitation {
             order: ranks.to_vec(),
             ..self.clone()
+        }
+    }
+
+    /// The same for another node than the starter's, whose standard output is for the starter: a
+    /// helper that held it open would keep the launcher from ending.
+    pub(super) fn without_output(self) -> Invitation {
+        let log_level = match self.log_type {
+            LogType::Stdout => "off".to_owned(),
+            LogType::File | LogType::Both => self.log_level,
+        };
+        Invitation {
+            log_level,
+            log_type: LogType::File,
+            ..self
         }
     }
 
@@ -177,6 +199,7 @@ mod tests {
             service: &service,
             log: None,
             log_level: "warn",
+            log_type: LogType::File,
             while_attached: false,
             membership: None,
             watched: None,

@@ -3,6 +3,7 @@
 mod commands;
 mod contents;
 mod doctor;
+mod logs;
 mod names;
 mod nodes;
 mod support;

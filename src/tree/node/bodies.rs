@@ -326,6 +326,10 @@ impl Node {
         match result {
             Ok(()) => {
                 self.counters.chunks += 1;
+                let settings = &self.plan.settings;
+                let body = self.opens.get(slot).and_then(|open| open.body.as_ref());
+                let bytes = body.map_or(0, |body| settings.extent(body.record.length(), chunk).1);
+                self.counters.bytes_from_peers += u64::from(bytes);
                 self.chunk_here(turn, id, chunk);
             }
             Err(TransferError::NoSpace) => self.no_space(turn, slot),

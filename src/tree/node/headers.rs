@@ -53,6 +53,7 @@ impl Node {
         if new {
             self.launch(turn, slot, Part::Header, false);
         } else {
+            self.counters.coalesced += 1;
             self.want_whole(turn, slot);
         }
     }
@@ -131,6 +132,9 @@ impl Node {
             self.counters.refused += 1;
             self.refuse(turn, asker, Reason::Busy);
             return false;
+        }
+        if !open.is_idle() {
+            self.counters.coalesced += 1;
         }
         open.askers.push(asker);
         if body.is_some() {
@@ -237,6 +241,9 @@ impl Node {
             self.postpone(turn, request);
             return;
         }
+        if delivery == Delivery::Inline {
+            self.counters.bytes_from_peers += record.length();
+        }
         self.land(turn, request);
         if inline {
             self.conclude(turn, slot, record);
@@ -291,6 +298,7 @@ impl Node {
                 self.no_space(turn, slot);
             }
             (OriginReply::Failed { errno }, _) => {
+                self.counters.errors += 1;
                 self.give_up(
                     turn,
                     slot,

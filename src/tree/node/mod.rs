@@ -13,6 +13,7 @@ mod timers;
 mod upstream;
 mod waves;
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -30,6 +31,7 @@ use super::interface::{
 };
 use super::message::{Delivery, Epoch, Message, Order, Reason};
 use super::object::{Object, Outcome, Record};
+use super::summary::Summary;
 use super::topology::{Rank, Topology, TopologyError, TreeIndex};
 
 /// How often one request may begin anew because its file changed meanwhile.
@@ -101,6 +103,8 @@ pub struct Node {
     epochs: Epochs,
     unstorable: Vec<(Object, Time)>,
     counters: Counters,
+    /// What the driver says of this node, for surveys.
+    summary: Option<Box<Summary>>,
 }
 
 /// The moment of an event, and where its actions go.
@@ -141,6 +145,7 @@ impl Node {
             epochs: Epochs::new(),
             unstorable: Vec::new(),
             counters: Counters::default(),
+            summary: None,
         })
     }
 
@@ -152,6 +157,11 @@ impl Node {
     /// What this node has counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Sets what the next survey is told of this node beside what it counts itself.
+    pub fn set_summary(&mut self, summary: Summary) {
+        self.summary = Some(Box::new(summary));
     }
 
     /// What this node holds.
@@ -222,6 +232,11 @@ impl Node {
                 };
                 self.submit(turn, Some(waiter), order, Duration::from_nanos(patience));
             }
+            Event::Command {
+                waiter,
+                command,
+                deadline,
+            } => self.on_command(turn, waiter, command, deadline),
             Event::Ready => self.on_ready(turn),
         }
     }
@@ -232,6 +247,9 @@ impl Node {
             return;
         }
         self.peers.heard(from);
+        if matches!(message, Message::Request { .. } | Message::Pull { .. }) {
+            self.counters.requests_down += 1;
+        }
         match message {
             Message::Request {
                 request,

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use core::time::Duration;
 
 use super::super::interface::Waiter;
-use super::super::message::{Change, Report, WaveId};
+use super::super::message::{Change, MAX_COMMAND, Report, WaveId};
 use super::waves::{MOST_WAVES, Submission, TREE, find, keep};
 use super::{Action, Message, Node, Order, Rank, Time, Turn};
 
@@ -22,6 +22,27 @@ impl Node {
         }
         let patience = self.plan.settings.patience;
         self.submit(turn, Some(waiter), Order::Invalidate(change), patience);
+    }
+
+    /// Something that the user has all drivers do.
+    pub(super) fn on_command(
+        &mut self,
+        turn: &mut Turn<'_>,
+        waiter: Waiter,
+        command: Box<[u8]>,
+        deadline: Time,
+    ) {
+        if command.len() > MAX_COMMAND {
+            self.counters.refused += 1;
+            self.settle_waiter(turn, waiter, None);
+            return;
+        }
+        let patience = deadline.0.saturating_sub(turn.now.0);
+        let order = Order::Command {
+            command: command.into(),
+            patience,
+        };
+        self.submit(turn, Some(waiter), order, Duration::from_nanos(patience));
     }
 
     /// Sends an order of this node on its way.

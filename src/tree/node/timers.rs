@@ -82,6 +82,7 @@ impl Node {
                 }
                 Stage::Peer { .. } => {
                     flight.due = now.after(self.plan.settings.resend);
+                    self.counters.retries += 1;
                     self.send_flight(turn, id);
                 }
                 Stage::Parked => self.dispatch(turn, id),
@@ -104,8 +105,13 @@ impl Node {
 
     /// Takes a peer for lost: what it was asked for is asked of others.
     pub(super) fn lose(&mut self, turn: &mut Turn<'_>, rank: Rank) {
+        let trees = 0..self.plan.topology.trees();
+        let first =
+            |tree: &u16| self.best_rung(*tree, turn.now).map(|rung| rung.rank) == Some(rank);
+        let asked_first = trees.filter(first).count() as u64;
         if self.peers.shun(rank, self.plan.settings.shun, turn.now) {
             self.counters.losses += 1;
+            self.counters.reparentings += asked_first;
         }
         let stranded: Vec<(RequestId, bool)> = self
             .flights

@@ -140,6 +140,7 @@ impl Node {
             },
             (Part::Chunk(_), None) => return,
         };
+        self.counters.requests_up += 1;
         turn.send(rank, message);
     }
 

@@ -14,7 +14,7 @@ use core::time::Duration;
 use super::super::interface::Waiter;
 use super::super::message::{Change, Report, WaveId};
 use super::epochs::Standing;
-use super::{Epoch, Message, Node, Object, Order, Rank, Time, Turn};
+use super::{Action, Epoch, Message, Node, Object, Order, Rank, Time, Turn};
 
 /// How many waves, and how many submissions, a node carries at a time.
 pub(super) const MOST_WAVES: usize = 256;
@@ -164,7 +164,7 @@ impl Node {
     pub(super) fn begin_wave(&mut self, turn: &mut Turn<'_>, wave: WaveId, order: Arc<Order>) {
         let epochs = match &*order {
             Order::Invalidate(change) => self.order_change(turn, change),
-            Order::Survey { .. } => Default::default(),
+            Order::Survey { .. } | Order::Command { .. } => Default::default(),
         };
         if let Some(index) = self.waves.index(wave) {
             // It had come by from a root that was lost before it was done.
@@ -207,12 +207,10 @@ impl Node {
                 ..
             }
         ) && !self.waves.ready;
-        let report = Report {
-            reached: 1,
-            ready: u32::from(self.waves.ready),
-            counters: self.counters,
-            ..Report::default()
-        };
+        if let Order::Command { command, .. } = &*order {
+            turn.actions.push(Action::Command(Arc::clone(command)));
+        }
+        let report = self.own_report(&order);
         let until = turn.now.after(self.wave_patience(&order));
         self.arm(until);
         if let Some(submission) = self.waves.submission(wave) {
@@ -232,10 +230,24 @@ impl Node {
         self.pass_down(turn, wave, children);
     }
 
+    /// What this node itself replies to an order.
+    fn own_report(&self, order: &Order) -> Report {
+        let is_survey = matches!(order, Order::Survey { .. });
+        Report {
+            reached: 1,
+            ready: u32::from(self.waves.ready),
+            counters: self.counters,
+            summary: self.summary.clone().filter(|_| is_survey),
+            ..Report::default()
+        }
+    }
+
     /// A node gives its subtree less time than it has itself, so that reports arrive in time.
     pub(super) fn wave_patience(&self, order: &Order) -> Duration {
         let whole = match order {
-            Order::Survey { patience, .. } => Duration::from_nanos(*patience),
+            Order::Survey { patience, .. } | Order::Command { patience, .. } => {
+                Duration::from_nanos(*patience)
+            }
             Order::Invalidate(_) => self.plan.settings.patience,
         };
         let topology = &self.plan.topology;
@@ -348,7 +360,7 @@ impl Node {
         }
         let standing = match &*order {
             Order::Invalidate(change) => self.apply_change(turn, from, epochs, change),
-            Order::Survey { .. } => Standing::Applied,
+            Order::Survey { .. } | Order::Command { .. } => Standing::Applied,
         };
         if let Some(index) = self.waves.index(wave) {
             let running = &mut self.waves.running[index];
@@ -390,12 +402,8 @@ impl Node {
         let wave = running.wave;
         running.epochs = epochs;
         running.pending.clear();
-        running.report = Report {
-            reached: 1,
-            ready: u32::from(self.waves.ready),
-            counters: self.counters,
-            ..Report::default()
-        };
+        let order = Arc::clone(&running.order);
+        self.waves.running[index].report = self.own_report(&order);
         if let Some(submission) = self.waves.submission(wave) {
             submission.epoch = Some(epochs.1);
         }

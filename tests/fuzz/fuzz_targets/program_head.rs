@@ -1,5 +1,5 @@
 //! Any bytes as the beginning of a program: the interpreter that is read from it is the one that the
-//! kernel would start, as a plain reading of its rules says.
+//! kernel would start, and its argument the kernel's, as a plain reading of its rules says.
 #![no_main]
 
 #[allow(dead_code)]
@@ -24,8 +24,26 @@ fn by_words(head: &[u8]) -> Option<Vec<u8>> {
     (!word.is_empty()).then_some(word)
 }
 
+/// What stands behind the first word of a line, without the blanks around it.
+fn behind_words(line: &[u8]) -> Option<Vec<u8>> {
+    let blank = |byte: &u8| b" \t".contains(byte);
+    let text = line.strip_prefix(b"#!")?;
+    let words: Vec<&[u8]> = text.split(blank).filter(|word| !word.is_empty()).collect();
+    let (first, last) = (words.get(1)?, words.last()?);
+    let (start, end) = (first.as_ptr() as usize, last.as_ptr_range().end as usize);
+    let base = text.as_ptr() as usize;
+    let behind = text[start - base..end - base].to_vec();
+    (!behind.contains(&0)).then_some(behind)
+}
+
 fuzz_target!(|input: &[u8]| {
     let head = &input[..input.len().min(256)];
+    if let Some(line) = head.split(|&byte| byte == b'\n').next() {
+        assert_eq!(
+            foreign::interpreter_argument(line).map(<[u8]>::to_vec),
+            behind_words(line)
+        );
+    }
     assert_eq!(
         foreign::interpreter(head).map(<[u8]>::to_vec),
         by_words(head)

@@ -5,6 +5,7 @@
 //! that need a mount.
 #![forbid(unsafe_code)]
 
+pub mod browser;
 pub mod call_counts;
 pub mod cluster;
 pub mod compare;

@@ -26,6 +26,7 @@ pub struct Session {
     covered: Vec<PathBuf>,
     user: Option<u32>,
     store: Option<PathBuf>,
+    audited: bool,
     helper: Option<u32>,
 }
 
@@ -53,8 +54,14 @@ impl Session {
             .args(["copper", "libcopper.so"].map(environment::built))
             .arg(&bin)
             .status();
+        let audit = Command::new("cp")
+            .arg(environment::built("libcopper_audit.so"))
+            .arg(bin.join("libcopper-audit.so"))
+            .status();
         assert!(
-            copied.is_ok_and(|status| status.success()),
+            [copied, audit]
+                .iter()
+                .all(|copied| copied.as_ref().is_ok_and(|status| status.success())),
             "copy of the built files"
         );
         let covered = covered.iter().map(|path| path.to_path_buf()).collect();
@@ -63,6 +70,7 @@ impl Session {
             covered,
             user: None,
             store: None,
+            audited: false,
             helper: None,
         }
     }
@@ -80,6 +88,13 @@ impl Session {
     #[must_use]
     pub fn with_store(mut self, directory: &Path) -> Self {
         self.store = Some(directory.to_owned());
+        self
+    }
+
+    /// Programs run under the audit library as well.
+    #[must_use]
+    pub fn audited(mut self) -> Self {
+        self.audited = true;
         self
     }
 
@@ -145,6 +160,11 @@ impl Session {
         self.scratch.path().join("bin/libcopper.so")
     }
 
+    /// The audit library.
+    pub fn audit_library(&self) -> PathBuf {
+        self.scratch.path().join("bin/libcopper-audit.so")
+    }
+
     /// The `copper` command in this session's environment.
     pub fn copper(&self) -> Command {
         let mut command = self.plain(self.scratch.path().join("bin/copper"));
@@ -179,6 +199,9 @@ impl Session {
         if way != Way::Plain {
             self.set_environment(&mut command);
             command.env("LD_PRELOAD", self.shim());
+        }
+        if way != Way::Plain && self.audited {
+            command.env("LD_AUDIT", self.audit_library());
         }
         if way == Way::Covered {
             let covered: Vec<_> = self.covered.iter().map(|path| path.as_os_str()).collect();
@@ -296,6 +319,8 @@ impl Drop for Session {
 fn forget_copper(command: &mut Command) {
     for name in [
         "LD_PRELOAD",
+        "LD_AUDIT",
+        "GLIBC_TUNABLES",
         "COPPER_RUNTIME_DIR",
         "COPPER_VIEW",
         "COPPER_PATHS",

@@ -406,6 +406,7 @@ impl<'a> Engine<'a> {
             | Action::Discard(_)
             | Action::Drop(_)
             | Action::Forget(_)
+            | Action::Command(_)
             | Action::Settled { .. } => {}
         }
     }

@@ -39,8 +39,8 @@ pub const RECOMMENDED: (u16, u32) = (8, 8);
 /// Bytes of the large library.
 const LIBRARY: u64 = 1_000_000_000;
 
-/// The largest job in which chunks are of 1 MiB and the torch-sized import is run; above it there
-/// would be too many events to simulate in reasonable time.
+/// The largest job in which chunks are of 1 MiB; with more nodes there would be too many events to
+/// simulate in reasonable time.
 const MANY: u32 = 20_000;
 
 /// One run.
@@ -220,9 +220,6 @@ fn add_size<'a>(
         (PEER_CACHED, LargeReads::ByEveryNode),
     ];
     for workload in [import, torch] {
-        if nodes > MANY && workload.name == torch.name {
-            continue;
-        }
         cases.push(Case::new(workload.name, TREE, move || {
             tree(workload, nodes, RECOMMENDED, machine)
         }));

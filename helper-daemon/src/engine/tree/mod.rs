@@ -24,6 +24,7 @@ mod traffic;
 mod wire;
 
 use super::{Engine, Token, Wanted};
+use crate::journal::Reason;
 use crate::origin::copy::{Aside, Copy, Opened, version_of};
 use crate::origin::snapshot::Batches;
 use crate::origin::work::Extent;
@@ -32,9 +33,10 @@ use bodies::Bodies;
 use copper_core::path::split_last;
 use copper_core::request::Outcome;
 use copper_core::tree::{
-    Action, Answer, Change, Event, Kind, Node, Object, OriginReply, OriginRequest, Plan, Record,
-    RequestId, Settings, Time, Topology, TopologyError, Waiter,
+    Action, Answer, Change, Counters, Kind, Node, Object, OriginReply, OriginRequest, Plan, Record,
+    RequestId, Settings, Time, Topology, TopologyError,
 };
+pub(super) use copper_core::tree::{Event, Waiter};
 use mounts::Mounts;
 use patience::Patiences;
 use std::collections::{HashMap, VecDeque};
@@ -159,8 +161,33 @@ impl Tree {
         (version_of(&opened.attributes) == wanted).then_some(opened)
     }
 
+    /// The shape of the job's trees.
+    pub(super) fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
     fn now(&self) -> Time {
         Time::default().after(self.started.elapsed())
+    }
+
+    /// What the node has counted.
+    pub(super) fn counters(&self) -> &Counters {
+        self.node.counters()
+    }
+
+    /// Hands in an event after those that wait already.
+    pub(super) fn hand_in_later(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    /// The time after `patience`.
+    pub(super) fn deadline(&self, patience: Duration) -> Time {
+        self.now().after(patience)
+    }
+
+    /// Nodes of the job.
+    pub(super) fn nodes(&self) -> u32 {
+        self.topology.nodes()
     }
 
     /// Whether the job has other nodes.
@@ -218,6 +245,7 @@ impl Engine {
         if self.tree.node.lookup(&object).is_some() {
             self.tree.events.push_back(Event::Evicted(object.clone()));
         }
+        self.journal.asked(&object);
         self.tree.events.push_back(Event::Ask {
             waiter: Waiter(token),
             object,
@@ -237,6 +265,9 @@ impl Engine {
             if !self.touched.is_empty() {
                 let event = invalidate(NOBODY, &std::mem::take(&mut self.touched));
                 self.hand_in(event);
+            }
+            if self.tree.events.is_empty() {
+                self.read_ahead();
             }
             let Some(event) = self.tree.events.pop_front() else {
                 return;
@@ -276,14 +307,16 @@ impl Engine {
         }
     }
 
-    /// When the tree has something to do without being asked; `None` where nothing is under way.
+    /// When there is something to do without being asked; `None` where nothing is under way.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let due = self.tree.node.next_timeout();
-        (due != Time::NEVER).then(|| self.tree.started + Duration::from_nanos(due.0))
+        let tree = (due != Time::NEVER).then(|| self.tree.started + Duration::from_nanos(due.0));
+        tree.into_iter().chain(self.next_lapse()).min()
     }
 
-    /// Lets the tree do what is due.
+    /// Does what is due.
     pub(crate) fn heed_time(&mut self) {
+        self.heed_absences();
         if self.tree.node.next_timeout() <= self.tree.now() {
             self.hand_in(Event::Timer);
             self.pump();
@@ -307,6 +340,7 @@ impl Engine {
             }
             Action::Drop(change) => self.drop_changed(&change),
             Action::Forget(record) => self.forget_record(&record),
+            Action::Command(command) => self.command(&command),
             Action::Settled { waiter, report } => self.settled(waiter, &report),
             Action::Send { to, message } => self.send(to, &message),
             Action::Transfer {
@@ -319,6 +353,10 @@ impl Engine {
     }
 
     fn ask_origin(&mut self, id: RequestId, request: OriginRequest) {
+        match request {
+            OriginRequest::Look { ref object } => self.journal.asked_origin(object),
+            OriginRequest::Read { .. } => {}
+        }
         match request {
             OriginRequest::Look { object } => match object.kind() {
                 Kind::Directory => {
@@ -403,8 +441,14 @@ impl Engine {
             Answer::Known(_) => self.advance(token),
             Answer::Failed { .. } | Answer::TimedOut | Answer::Busy | Answer::NoSpace => {
                 tracing::debug!(?object, ?answer, "left to the origin");
-                if self.tasks.remove(&token).is_some() {
-                    self.reply(token, Outcome::PassThrough);
+                if let Some(task) = self.tasks.remove(&token) {
+                    let why = match answer {
+                        Answer::NoSpace => Reason::NoRoom,
+                        Answer::Failed { .. } => Reason::Refused,
+                        _ => Reason::TimedOut,
+                    };
+                    self.pass_goal(&task, why);
+                    self.finish(token, &task, Outcome::PassThrough);
                 }
             }
         }
@@ -414,6 +458,12 @@ impl Engine {
     fn give_room_back(&mut self, object: &Object) {
         let room = self.tree.take_room(object);
         self.store.release(room);
+    }
+
+    /// An object is to be asked for anew by whoever needs it, here and on the nodes that ask us.
+    pub(super) fn lapse_object(&mut self, object: &Object) {
+        self.tree.bodies.remove(object);
+        self.tree.evicted(object.kind(), object.path());
     }
 
     fn forget_record(&mut self, record: &Record) {

@@ -55,7 +55,12 @@ impl Engine {
         }
         self.tree.keep_published(queued, &record.object);
         match done {
-            Ok(()) => {}
+            Ok(()) => {
+                let absent = matches!(record.outcome, Outcome::Absent { .. });
+                self.journal
+                    .obtained(&record.object, record.length(), absent);
+                self.note_absences(record);
+            }
             Err(Unpublished::Full) => self.note_full(),
             Err(Unpublished::Body) => {
                 let failed = Event::StoreFailed(record.object.clone());

@@ -3,7 +3,7 @@
 
 use super::{Event, NOBODY, Waiter};
 use crate::engine::{Engine, Reply, Token};
-use crate::status::Survey;
+use crate::status::{Calls, Saved, Served, SlowNode, Survey};
 use copper_core::request::Outcome;
 use copper_core::tree::Report;
 use std::os::fd::BorrowedFd;
@@ -20,12 +20,19 @@ impl Engine {
             return;
         };
         self.tree.surveys.insert(token, Instant::now());
+        self.sum_up();
         self.tree.events.push_back(Event::Survey {
             waiter: Waiter(token),
             until_ready,
             deadline: self.tree.now().after(patience),
         });
         self.pump();
+    }
+
+    /// Tells the tree's node what a survey is to hear of this helper.
+    pub(super) fn sum_up(&mut self) {
+        let summary = self.summary();
+        self.tree.node.set_summary(summary);
     }
 
     /// Forgets a client that asked; says whether there was one.
@@ -38,11 +45,20 @@ impl Engine {
         if waiter == NOBODY {
             return;
         }
+        if self.controls.forget(waiter.0) {
+            self.told_all(waiter.0, report);
+            return;
+        }
         let Some(asked) = self.tree.surveys.remove(&waiter.0) else {
             self.advance(waiter.0);
             return;
         };
         let topology = &self.tree.topology;
+        let summary = report.summary.as_deref().cloned().unwrap_or_default();
+        let (calls, origin) = (Calls::of(&summary.calls), summary.origin.into());
+        let bytes_read = summary.origin.bytes_read;
+        let host = |rank| self.peers.as_ref().map_or("", |peers| peers.host(rank));
+        let slowest = summary.slowest.iter();
         let survey = Survey {
             nodes: topology.nodes(),
             trees: topology.trees(),
@@ -53,6 +69,24 @@ impl Engine {
             missing: report.missing.clone(),
             unnamed: report.unnamed,
             counters: report.counters,
+            saved: Saved::of(&calls, &origin),
+            served: Served::of(
+                &report.counters,
+                bytes_read,
+                &summary.calls,
+                summary.evictions,
+            ),
+            calls,
+            origin,
+            cached: summary.stock.into(),
+            memory: summary.stock.into(),
+            questions: summary.questions,
+            passed_through: summary.passed_through,
+            slowest: slowest
+                .map(|slow| SlowNode::of(slow, host(slow.rank)))
+                .collect(),
+            controls_pending: summary.commands_pending,
+            controls_failed: summary.commands_failed,
             seconds: asked.elapsed().as_secs_f64(),
         };
         self.replies.push(Reply {

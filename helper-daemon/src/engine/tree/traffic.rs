@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::fabric::{Fetch, FetchError, Rank};
 use crate::origin::copy::version_of;
 use crate::peers::Happened;
-use copper_core::tree::{Delivery, Message, Outcome, TransferError};
+use copper_core::tree::{Delivery, Message, Order, Outcome, TransferError};
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,7 +36,10 @@ impl Engine {
                     self.hand_in(Event::Transferred { id, result });
                 }
                 Happened::Lost(peer) => self.hand_in(Event::PeerLost(peer)),
-                Happened::Back(peer) => self.hand_in(Event::PeerBack(peer)),
+                Happened::Back(peer) => {
+                    self.note_ready();
+                    self.hand_in(Event::PeerBack(peer));
+                }
             }
             self.pump();
         }
@@ -59,6 +62,9 @@ impl Engine {
         self.tree.attached = Some((object, attachment));
         if let (Message::Release { request }, Some(peers)) = (&message, &mut self.peers) {
             peers.withdraw(from, request.get());
+        }
+        if is_survey(&message) {
+            self.sum_up();
         }
         self.hand_in(Event::Message { from, message });
         self.tree.arrived = None;
@@ -237,4 +243,12 @@ fn asks(message: &Message) -> bool {
             | Message::CatchUp { .. }
             | Message::Wave { .. }
     )
+}
+
+/// Whether the message makes the node say how it is.
+fn is_survey(message: &Message) -> bool {
+    let (Message::Wave { order, .. } | Message::Submit { order, .. }) = message else {
+        return false;
+    };
+    matches!(**order, Order::Survey { .. })
 }

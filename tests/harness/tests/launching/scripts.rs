@@ -63,17 +63,40 @@ fn every_option_of_the_launch_script_is_passed_on() {
         launched(&[]),
         format!("start --allocation --trees 1 --largest 10M --log-level off{cpus}")
     );
-    let log = " --log ~/copper-logs/17/copper-{host}.log";
+    let log = " --log-type file --log ~/copper-logs/17/copper-{host}.log";
+    let profiling = " --profile-directory ~/copper-logs/17/profiling";
     for (arguments, wanted) in [
         (&["-T", "4"][..], "--trees 4 "),
         (&["-M", "1048576"], "--largest 1048576 "),
-        (&["-l", "1"], &format!("--log-level debug{log}")),
-        (&["-l", "6"], "--log-level off"),
+        (&["-l", "0"], "--log-level off"),
+        (&["-l", "1"], &format!("--log-level fatal{log}")),
+        (&["-l", "2"], &format!("--log-level error{log}")),
+        (&["-l", "3"], &format!("--log-level warn{log}")),
+        (&["-l", "4"], &format!("--log-level info{log}")),
+        (&["-l", "5"], &format!("--log-level trace{log}")),
+        (
+            &["-l", "4", "-t", "stdout"],
+            "--log-level info --log-type stdout",
+        ),
+        (
+            &["-l", "4", "-t", "file_and_stdout"],
+            "--log-level info --log-type both --log ~/copper-logs",
+        ),
+        (&["-P"], &format!("--profile{profiling}")),
+        (&["-N", "5"], &format!("--profile-top 5{profiling}")),
+        (&["-A"], &format!("--profile-paths{profiling}")),
+        (&["-I", "10"], &format!("--profile-interval 10{profiling}")),
+        (
+            &["-P", "-N", "20", "-A", "-d", "/tmp/logs-of-copper"],
+            "--profile --profile-top 20 --profile-paths --profile-directory \
+             /tmp/logs-of-copper/profiling",
+        ),
         (
             &["-l", "2", "-d", "/tmp/logs-of-copper"],
             "--log /tmp/logs-of-copper/copper-{host}.log",
         ),
         (&["-b", "0,1"], "--cpus 0,1"),
+        (&["-E", "2000"], "--absence-lifetime 2000"),
         (&["-n", "cxi"], "--provider cxi"),
         (&["-n", "ofi+tcp"], "--provider tcp"),
         (&["-v", "/tmp/me/view"], "--view /tmp/me/view"),
@@ -92,18 +115,6 @@ fn options_that_mean_nothing_any_more_are_accepted() {
         launched(&["-s", "20", "-F", "book.txt", "-a", "book.txt"]),
         plain
     );
-    for arguments in [&["-P"][..], &["-N", "5"], &["-A"], &["-I", "10"]] {
-        let outcome = call("launch_copper.sh", arguments);
-        let said = said(&outcome);
-        assert!(
-            outcome.status.success() && said.contains("no profile"),
-            "{arguments:?}: {said}"
-        );
-    }
-    let absences = said(&call("launch_copper.sh", &["-E", "1000"]));
-    assert!(absences.contains("copper refresh"), "{absences}");
-    let terminal = said(&call("launch_copper.sh", &["-t", "stdout"]));
-    assert!(terminal.contains("the log goes to files"), "{terminal}");
 }
 
 #[test]
@@ -142,7 +153,27 @@ fn the_stop_script_stops() {
 /// What the script asks for must be what the command understands.
 #[test]
 fn the_command_understands_what_the_script_asks_for() {
-    let mut line = launched(&["-T", "2", "-b", "0", "-n", "tcp", "-v", "/tmp/me/view"]);
+    let mut line = launched(&[
+        "-T",
+        "2",
+        "-b",
+        "0",
+        "-n",
+        "tcp",
+        "-v",
+        "/tmp/me/view",
+        "-N",
+        "5",
+        "-A",
+        "-I",
+        "10",
+        "-l",
+        "5",
+        "-t",
+        "stdout",
+        "-E",
+        "500",
+    ]);
     line = line.replacen("--allocation", "--hosts no-such-host", 1);
     let mut copper = Command::new(copper_tests::environment::built("copper"));
     let outcome = Outcome::of(copper.args(line.split(' ')));

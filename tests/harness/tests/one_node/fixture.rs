@@ -69,12 +69,24 @@ pub(crate) fn compare(
     user: Option<u32>,
     settle: impl Fn(Outcome) -> Outcome,
 ) {
+    compare_in(tree, program, keep, user, settle, |session| session);
+}
+
+/// The same, in sessions that `prepare` has prepared further.
+pub(crate) fn compare_in(
+    tree: &Awkward,
+    program: &str,
+    keep: fn(&[u8]) -> bool,
+    user: Option<u32>,
+    settle: impl Fn(Outcome) -> Outcome,
+    prepare: fn(Session) -> Session,
+) {
     let (root, manifest) = (tree.root(), tree.manifest(keep));
     let program = environment::program(program);
     // The view has a helper of its own, which covers nothing else: a directory's descriptor that
     // lies in the view and below a covered prefix counts as opened by the prefix.
     let start = |covered: &[&Path]| {
-        let session = Session::prepare(covered);
+        let session = prepare(Session::prepare(covered));
         match user {
             Some(user) => session.as_user(user).started(),
             None => session.started(),

@@ -4,6 +4,7 @@
 use crate::fixture::{self, Awkward, NOBODY};
 use copper_tests::compare::Outcome;
 use copper_tests::environment;
+use copper_tests::session::Session;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -165,20 +166,207 @@ fn build_libraries(place: &Path) {
     .unwrap();
 }
 
-fn libraries(user: Option<u32>) {
+/// Builds libraries that are found along search paths of every form.
+fn build_search_paths(place: &Path) {
+    let directory = |name: &str| {
+        let directory = place.join(name);
+        fs::create_dir_all(&directory).unwrap();
+        directory
+    };
+    let build = |to: &Path, text: &str, arguments: &[&str]| {
+        let source = to.with_extension("c");
+        fs::write(&source, text).unwrap();
+        let mut gcc = Command::new("gcc");
+        gcc.arg("-o").arg(to).arg(&source);
+        let name = to.file_name().unwrap().to_str().unwrap();
+        if let Some((stem, _)) = name.split_once(".so") {
+            // The soname is what comes before a second number.
+            let soname = name.strip_suffix(".2").unwrap_or(name);
+            gcc.args(["-shared", "-fPIC", &format!("-Wl,-soname,{soname}")]);
+            assert!(!stem.is_empty());
+        }
+        gcc.arg("-Wl,--allow-shlib-undefined").args(arguments);
+        assert!(gcc.status().unwrap().success(), "gcc {}", to.display());
+        fs::remove_file(source).unwrap();
+    };
+    let answers = |number: u32| format!("int inner(void) {{ return {number}; }}");
+    let asks = "int inner(void); int answer(void) { return inner() + 100; }";
+    let needs = |name: &str, from: &Path, search: &str, old: bool| {
+        let tags = if old {
+            "--disable-new-dtags"
+        } else {
+            "--enable-new-dtags"
+        };
+        let library = format!("-L{}", from.display());
+        let arguments = [
+            library,
+            "-linner".to_owned(),
+            format!("-Wl,{tags},-rpath,{search}"),
+        ];
+        build(
+            &place.join(name),
+            asks,
+            &arguments.each_ref().map(String::as_str),
+        );
+    };
+    // Each place has a library of the same name that says where it was found.
+    let plain = directory("search/plain");
+    build(&plain.join("libinner.so"), &answers(1), &[]);
+    needs(
+        "libabsolute_rpath.so",
+        &plain,
+        plain.to_str().unwrap(),
+        true,
+    );
+    needs(
+        "libabsolute_runpath.so",
+        &plain,
+        plain.to_str().unwrap(),
+        false,
+    );
+    let missing = place.join("search/none");
+    let second = format!(
+        "{}:$ORIGIN/search/plain/../plain:/nowhere",
+        missing.display()
+    );
+    needs("libsecond_element.so", &plain, &second, false);
+    for (number, name) in ["lib64", "lib", "lib/x86_64-linux-gnu"].iter().enumerate() {
+        let place = directory(&format!("search/{name}"));
+        build(
+            &place.join("libinner.so"),
+            &answers(10 + number as u32),
+            &[],
+        );
+    }
+    needs("libtoken_lib.so", &plain, "$ORIGIN/search/$LIB", false);
+    needs(
+        "libtoken_lib_old.so",
+        &plain,
+        "${ORIGIN}/search/${LIB}",
+        true,
+    );
+    for (number, name) in ["x86_64", "haswell", "xeon_phi"].iter().enumerate() {
+        let place = directory(&format!("search/platforms/{name}"));
+        build(
+            &place.join("libinner.so"),
+            &answers(20 + number as u32),
+            &[],
+        );
+    }
+    needs(
+        "libtoken_platform.so",
+        &plain,
+        "$ORIGIN/search/platforms/$PLATFORM",
+        false,
+    );
+    let variants = directory("search/variants");
+    build(&variants.join("libinner.so"), &answers(30), &[]);
+    for (number, name) in ["x86-64-v2", "x86-64-v3", "x86-64-v4"].iter().enumerate() {
+        let place = directory(&format!("search/variants/glibc-hwcaps/{name}"));
+        build(
+            &place.join("libinner.so"),
+            &answers(31 + number as u32),
+            &[],
+        );
+    }
+    needs(
+        "libvariants_absolute.so",
+        &plain,
+        variants.to_str().unwrap(),
+        false,
+    );
+    needs(
+        "libvariants_origin.so",
+        &plain,
+        "$ORIGIN/search/variants",
+        true,
+    );
+    // An RPATH holds for what is needed by what is needed; a RUNPATH does not.
+    let middle = directory("search/middle");
+    let library = format!("-L{}", plain.display());
+    build(&middle.join("libmiddle.so"), asks, &[&library, "-linner"]);
+    let both = format!("{}:{}", middle.display(), plain.display());
+    for (name, tags) in [
+        ("libinherits.so", "--disable-new-dtags"),
+        ("libinherits_not.so", "--enable-new-dtags"),
+    ] {
+        let outer = "int answer(void); int outer(void) { return answer(); }";
+        let rpath = format!("-Wl,{tags},-rpath,{both}");
+        build(
+            &place.join(name),
+            outer,
+            &[&format!("-L{}", middle.display()), "-lmiddle", &rpath],
+        );
+    }
+    // Names with versions, as packages have them.
+    let versions = directory("search/versions");
+    build(&versions.join("libinner.so.1.2"), &answers(40), &[]);
+    symlink("libinner.so.1.2", versions.join("libinner.so.1")).unwrap();
+    symlink("libinner.so.1", versions.join("libinner.so")).unwrap();
+    needs(
+        "libversions.so",
+        &versions,
+        versions.to_str().unwrap(),
+        false,
+    );
+    needs(
+        "libversions_old.so",
+        &versions,
+        "$ORIGIN/search/versions",
+        true,
+    );
+    // A library for another machine is passed over.
+    let foreign = directory("search/foreign");
+    let mut bytes = fs::read(plain.join("libinner.so")).unwrap();
+    bytes[18] = 40;
+    fs::write(foreign.join("libinner.so"), bytes).unwrap();
+    let both = format!("{}:{}", foreign.display(), plain.display());
+    needs("libpasses_over.so", &plain, &both, false);
+    let main = "#include <stdio.h>\nint inner(void); int main(void) { printf(\"inner %d\\n\", inner()); return 0; }";
+    let from = format!("-L{}", plain.display());
+    build(&place.join("by_library_path"), main, &[&from, "-linner"]);
+    for (name, tags) in [
+        ("by_rpath", "--disable-new-dtags"),
+        ("by_runpath", "--enable-new-dtags"),
+    ] {
+        let rpath = format!("-Wl,{tags},-rpath,{}", plain.display());
+        build(&place.join(name), main, &[&from, "-linner", &rpath]);
+    }
+}
+
+fn libraries(user: Option<u32>, prepare: fn(Session) -> Session) {
     let tree = Awkward::new();
-    build_libraries(&tree.root().join("libraries"));
-    fixture::compare(&tree, "loader_family", |_| false, user, |outcome| outcome);
+    let place = tree.root().join("libraries");
+    build_libraries(&place);
+    build_search_paths(&place);
+    fixture::compare_in(
+        &tree,
+        "loader_family",
+        |_| false,
+        user,
+        |outcome| outcome,
+        prepare,
+    );
 }
 
 #[test]
 fn libraries_as_root() {
-    libraries(None);
+    libraries(None, |session| session);
 }
 
 #[test]
 fn libraries_as_nobody() {
-    libraries(Some(NOBODY));
+    libraries(Some(NOBODY), |session| session);
+}
+
+#[test]
+fn libraries_as_root_under_the_audit_library() {
+    libraries(None, Session::audited);
+}
+
+#[test]
+fn libraries_as_nobody_under_the_audit_library() {
+    libraries(Some(NOBODY), Session::audited);
 }
 
 #[test]

@@ -207,7 +207,8 @@ const FAMILIES: &[Family] = &[
     Family {
         names: "copy_file_range ioctl",
         view: "of a descriptor on the store: what only the origin's file system can do (sharing and \
-               copying blocks within it, flags, extents) is asked of the origin's file",
+               copying blocks within it, flags, extents) is asked of the origin's file; a control by its \
+               number is carried out by the helper",
         covered: SAME,
         tests: &[
             "starting::telling_descriptors_as_root",

@@ -439,6 +439,7 @@ impl World {
             }
             Action::Drop(_) => {}
             Action::Forget(record) => self.seats[rank as usize].store.remove(&record),
+            Action::Command(_) => {}
             Action::Settled { waiter, report } => self.settled(rank, waiter, &report),
         }
     }

@@ -1,0 +1,153 @@
+//! Counting what the program asks, in memory that it shares with the helper.
+//!
+//! A count is a comparison and an addition to memory that is this thread's own: no lock, no system
+//! call. The memory is mapped when the session is made; a process that cannot have it counts
+//! nothing and runs the same. A child that was forked finds its [`Place`] empty, since the kernel
+//! wipes it, and claims a slot of its own at its first call; a child of `vfork` counts as its parent,
+//! which waits for it.
+
+use crate::memory::{map_part, open_memory};
+use crate::session::runtime_path;
+use crate::sys::{self, call};
+use copper_core::counters::layout::{self, LENGTH};
+use copper_core::counters::memory::{Memory, Place};
+use copper_core::counters::{Family, Outcome, question, wait_bucket};
+use copper_core::request::{self, Operation};
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+/// Length of the memory that is wiped in a forked child; the kernel makes it a page.
+const PLACE_LENGTH: usize = 4096;
+
+const _: () = assert!(size_of::<Place>() <= PLACE_LENGTH);
+
+/// This process's place; null where it does not count.
+static PLACE: AtomicPtr<Place> = AtomicPtr::new(core::ptr::null_mut());
+/// The counters, set before the place is.
+static MEMORY: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Maps the helper's counters and claims a slot, if there are any.
+pub(crate) fn attach(directory: &[u8], uid: u32) -> Option<()> {
+    let path = runtime_path(directory, request::COUNTERS)?;
+    let (opened, status) = open_memory(path.as_ptr(), libc::O_RDWR, uid)?;
+    if (status.st_size as u64) < LENGTH {
+        return None;
+    }
+    let base = map_part(&opened, 0, LENGTH, libc::PROT_READ | libc::PROT_WRITE)?;
+    // SAFETY: our own mapping, advice changes no content; it is as long as the layout and sealed
+    // against shrinking.
+    let memory = unsafe {
+        call!(libc::SYS_madvise, base, LENGTH, libc::MADV_DONTDUMP);
+        Memory::new(base)
+    };
+    let place = memory.and_then(|memory| Some((memory, wiped_place()?)));
+    let Some((memory, place)) = place else {
+        // SAFETY: nobody else saw this mapping.
+        unsafe { call!(libc::SYS_munmap, base, LENGTH) };
+        return None;
+    };
+    place.settle(memory, own_pid(), &is_gone);
+    MEMORY.store(base, Ordering::Relaxed);
+    PLACE.store(core::ptr::from_ref(place).cast_mut(), Ordering::Release);
+    Some(())
+}
+
+/// Zeroed memory that a forked child finds zeroed again.
+fn wiped_place() -> Option<&'static Place> {
+    // SAFETY: a new mapping at a place of the kernel's choice, which stays; zeroes are a valid
+    // place, and the pages are aligned for it.
+    unsafe {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let made = call!(
+            libc::SYS_mmap,
+            0,
+            PLACE_LENGTH,
+            protection,
+            flags,
+            usize::MAX,
+            0
+        );
+        if made <= 0 {
+            return None;
+        }
+        if call!(libc::SYS_madvise, made, PLACE_LENGTH, libc::MADV_WIPEONFORK) != 0 {
+            call!(libc::SYS_munmap, made, PLACE_LENGTH);
+            return None;
+        }
+        Some(&*(made as *const Place))
+    }
+}
+
+fn own_pid() -> u32 {
+    // SAFETY: takes no argument and cannot fail.
+    unsafe { call!(libc::SYS_getpid) as u32 }
+}
+
+fn is_gone(pid: u32) -> bool {
+    // SAFETY: signal 0 is sent to nobody.
+    i32::try_from(pid)
+        .is_ok_and(|pid| unsafe { call!(libc::SYS_kill, pid, 0) } == -(libc::ESRCH as isize))
+}
+
+/// Counts a call.
+#[inline(always)]
+pub(crate) fn count(family: Family, outcome: Outcome) {
+    add(layout::call(family, outcome), 1);
+}
+
+/// Counts the size of a file that was opened in the store.
+#[inline]
+pub(crate) fn serve(bytes: u64) {
+    add(layout::BYTES, bytes);
+}
+
+/// Counts a wait for the helper, in microseconds.
+pub(crate) fn wait(operation: Operation, microseconds: u64) {
+    if let Some(question) = question(operation) {
+        add(layout::WAITS + wait_bucket(microseconds), 1);
+        add(layout::WAITED + question, microseconds);
+    }
+}
+
+#[inline(always)]
+fn add(word: usize, amount: u64) {
+    let place = PLACE.load(Ordering::Acquire);
+    if place.is_null() {
+        return;
+    }
+    let thread = sys::thread_pointer();
+    // SAFETY: set once, to memory that stays mapped.
+    if !unsafe { (*place).add(thread, word, amount) } {
+        add_slowly(place, thread, word, amount);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn add_slowly(place: *mut Place, thread: usize, word: usize, amount: u64) {
+    // SAFETY: both were set once, to memory that stays mapped; the memory was recognised then.
+    unsafe {
+        if let Some(memory) = Memory::new(MEMORY.load(Ordering::Relaxed)) {
+            // Whether others are gone is not asked here: the program may have forbidden itself to.
+            (*place).add_slowly(memory, (thread, word, amount), own_pid, &|_| false);
+        }
+    }
+}
+
+/// Gives the slot back when the program ends.
+extern "C" fn at_exit() {
+    let place = PLACE.load(Ordering::Acquire);
+    if place.is_null() {
+        return;
+    }
+    // SAFETY: as in `add_slowly`.
+    unsafe {
+        if let Some(memory) = Memory::new(MEMORY.load(Ordering::Relaxed)) {
+            (*place).leave(memory, own_pid());
+        }
+    }
+}
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static AT_EXIT: extern "C" fn() = at_exit;

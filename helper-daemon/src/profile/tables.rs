@@ -1,0 +1,423 @@
+//! The tables of a profile, with the names and columns of Copper's, as CSV and as Markdown.
+#![forbid(unsafe_code)]
+
+use super::Profile;
+use crate::calls::{Ends, counted};
+use crate::journal::{Excerpt, Obtained, Questions, Source, What};
+use crate::status::Calls;
+use anyhow::{Context, Result};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+
+/// Paths of each kind in a summary where only sums are wanted.
+const SHOWN: usize = 10;
+
+/// One row of `profiling_operations.csv`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Operation {
+    calls: u64,
+    hits: u64,
+    misses: u64,
+    negative: u64,
+    took_us: u64,
+}
+
+/// One row of `profiling_top_paths.csv`.
+#[derive(Clone, Debug)]
+struct Path {
+    events: u64,
+    misses: u64,
+    negative: u64,
+    obtained: Obtained,
+}
+
+/// The tables of one node, or of several that were added.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tables {
+    operations: BTreeMap<String, Operation>,
+    /// By category and path.
+    paths: HashMap<(&'static str, String), Path>,
+    absences: u64,
+    absences_served: u64,
+    bytes_from_origin: u64,
+    bytes_from_tree: u64,
+    left_out: u64,
+}
+
+/// Which operation of Copper's a family of calls is, and which questions it leads to.
+fn operation_of(family: &str) -> &str {
+    match family {
+        "stat" => "getattr",
+        "list" => "readdir",
+        other => other,
+    }
+}
+
+fn category(what: What) -> &'static str {
+    match what {
+        What::Entry => "metadata",
+        What::File => "data",
+        What::Directory => "tree",
+    }
+}
+
+impl Tables {
+    /// The tables of one node.
+    pub(super) fn of(profile: &Profile) -> Tables {
+        let journal = &profile.journal;
+        let mut tables = Tables {
+            absences: journal.absent,
+            bytes_from_origin: journal.from_origin.bytes,
+            bytes_from_tree: journal.from_tree.bytes,
+            left_out: journal.left_out,
+            ..Tables::default()
+        };
+        match counted(&profile.status) {
+            Some(calls) => tables.add_calls(&calls),
+            None => tables.add_questions(journal),
+        }
+        tables.add_waits(journal);
+        for obtained in &journal.obtained {
+            tables.add_path(obtained);
+        }
+        tables
+    }
+
+    fn add_calls(&mut self, calls: &Calls) {
+        for (family, outcomes) in &calls.families {
+            let row = self.operations.entry(operation_of(family).to_owned());
+            let row = row.or_default();
+            let ends = Ends::of(outcomes);
+            row.calls += ends.covered();
+            row.hits += ends.hit;
+            row.misses += ends.asked + ends.escaped;
+            row.negative += ends.absent;
+            self.absences_served += ends.absent;
+        }
+    }
+
+    /// Where programs' calls are not counted, the questions that reached the helper.
+    fn add_questions(&mut self, journal: &Excerpt) {
+        for (name, questions) in named(journal) {
+            let row = self.operations.entry(name.to_owned()).or_default();
+            row.calls += questions.asked;
+            row.hits += questions.at_once;
+            row.misses += questions.asked - questions.at_once.min(questions.asked);
+        }
+    }
+
+    fn add_waits(&mut self, journal: &Excerpt) {
+        for (name, questions) in named(journal) {
+            let row = self.operations.entry(name.to_owned()).or_default();
+            row.took_us += questions.took_us;
+        }
+    }
+
+    fn add_path(&mut self, obtained: &Obtained) {
+        let asked = u64::from(obtained.asked);
+        let misses = u64::from(obtained.times);
+        let negative = if obtained.absent { asked } else { 0 };
+        let key = (category(obtained.what), obtained.path.clone());
+        let row = Path {
+            events: asked.max(misses),
+            misses,
+            negative,
+            obtained: obtained.clone(),
+        };
+        self.paths
+            .entry(key)
+            .and_modify(|known| known.add(&row))
+            .or_insert(row);
+    }
+
+    /// Adds another node's tables.
+    pub(super) fn add(&mut self, other: Tables) {
+        for (name, one) in other.operations {
+            let sum = self.operations.entry(name).or_default();
+            sum.calls += one.calls;
+            sum.hits += one.hits;
+            sum.misses += one.misses;
+            sum.negative += one.negative;
+            sum.took_us += one.took_us;
+        }
+        for (key, row) in other.paths {
+            self.paths
+                .entry(key)
+                .and_modify(|known| known.add(&row))
+                .or_insert(row);
+        }
+        self.absences += other.absences;
+        self.absences_served += other.absences_served;
+        self.bytes_from_origin += other.bytes_from_origin;
+        self.bytes_from_tree += other.bytes_from_tree;
+        self.left_out += other.left_out;
+    }
+
+    fn total(&self) -> Operation {
+        let mut total = Operation::default();
+        for one in self.operations.values() {
+            total.calls += one.calls;
+            total.hits += one.hits;
+            total.misses += one.misses;
+            total.negative += one.negative;
+            total.took_us += one.took_us;
+        }
+        total
+    }
+
+    /// The sums, by Copper's names, then those that only this Copper has.
+    fn aggregate(&self) -> Vec<(&'static str, String)> {
+        let total = self.total();
+        let saved = total.hits + total.negative;
+        let seconds = format!("{:.6}", total.took_us as f64 / 1e6);
+        let counts = [
+            ("total_counted_fuse_operations", total.calls),
+            ("total_cache_hits", total.hits),
+            ("total_cache_misses", total.misses),
+            ("total_negative_results", total.negative),
+            ("estimated_cache_served_operations_saved_by_copper", saved),
+            ("metadata_enoent_ttl_stores", self.absences),
+            ("metadata_enoent_ttl_serves", self.absences_served),
+            ("metadata_enoent_ttl_expires", 0),
+            ("metadata_enoent_ttl_clears_on_success_or_non_enoent", 0),
+            (
+                "estimated_repeated_metadata_lookups_avoided_by_ttl",
+                self.absences_served,
+            ),
+        ];
+        let own = [
+            ("bytes_from_origin", self.bytes_from_origin),
+            ("bytes_from_tree", self.bytes_from_tree),
+        ];
+        let text = |(name, count): (&'static str, u64)| (name, count.to_string());
+        let mut rows: Vec<_> = counts.into_iter().map(text).collect();
+        rows.push(("total_measured_latency_seconds", seconds));
+        rows.extend(own.into_iter().map(text));
+        rows
+    }
+
+    /// `profiling_aggregate.csv`.
+    pub(super) fn aggregate_csv(&self) -> Result<Vec<u8>> {
+        let rows = self.aggregate();
+        let rows = rows
+            .iter()
+            .map(|(name, value)| vec![(*name).to_owned(), value.clone()]);
+        csv(&["metric", "value"], rows)
+    }
+
+    fn operation_rows(&self) -> Vec<Vec<String>> {
+        let row = |(name, one): (&String, &Operation)| {
+            let average = one.took_us as f64 / one.calls.max(1) as f64;
+            vec![
+                name.clone(),
+                one.calls.to_string(),
+                one.hits.to_string(),
+                one.misses.to_string(),
+                one.negative.to_string(),
+                format!("{average:.2}"),
+                format!("{:.6}", one.took_us as f64 / 1e6),
+            ]
+        };
+        let used = |(_, one): &(&String, &Operation)| one.calls > 0;
+        self.operations.iter().filter(used).map(row).collect()
+    }
+
+    /// `profiling_operations.csv`.
+    pub(super) fn operations_csv(&self) -> Result<Vec<u8>> {
+        let columns = [
+            "operation",
+            "total_calls",
+            "cache_hits",
+            "cache_misses",
+            "negative_results",
+            "avg_latency_us",
+            "total_latency_s",
+        ];
+        csv(&columns, self.operation_rows().into_iter())
+    }
+
+    /// The rows of one category, the most asked for first, of these the slowest.
+    fn paths_of(&self, category: &str, most: usize) -> Vec<&Path> {
+        let of = |((name, _), row): (&(&'static str, String), &'_ Path)| {
+            *name == category && row.events > 0
+        };
+        let mut rows: Vec<&Path> = self
+            .paths
+            .iter()
+            .filter(|(key, row)| of((key, row)))
+            .map(|(_, row)| row)
+            .collect();
+        rows.sort_by(|one, other| {
+            let events = Reverse(one.events).cmp(&Reverse(other.events));
+            let slower = other.obtained.took_ms.total_cmp(&one.obtained.took_ms);
+            let names = one.obtained.path.cmp(&other.obtained.path);
+            events.then(slower).then(names)
+        });
+        rows.truncate(most);
+        rows
+    }
+
+    /// `profiling_top_paths.csv`: Copper's columns, then when a path was first asked for, how long
+    /// it took at most, its bytes and where it came from.
+    pub(super) fn paths_csv(&self, most: Option<usize>) -> Result<Vec<u8>> {
+        let columns = [
+            "category",
+            "path",
+            "total_events",
+            "cache_hits",
+            "cache_misses",
+            "negative_results",
+            "ttl_stores",
+            "ttl_serves",
+            "ttl_expires",
+            "ttl_clears",
+            "first_asked_ms",
+            "took_ms",
+            "bytes",
+            "source",
+        ];
+        let most = most.unwrap_or(SHOWN);
+        let mut rows = Vec::new();
+        for category in ["metadata", "data", "tree"] {
+            let paths = self.paths_of(category, most);
+            rows.extend(paths.into_iter().map(|path| path.row(category)));
+        }
+        let absent = self.paths_of("metadata", usize::MAX).into_iter();
+        let absent = absent.filter(|path| path.obtained.absent).take(most);
+        rows.extend(absent.map(|path| path.row("metadata_ttl")));
+        csv(&columns, rows.into_iter())
+    }
+
+    /// `profiling_summary.md`.
+    pub(super) fn summary(&self, title: &str, notes: &[String], listed: Option<usize>) -> String {
+        let mut text = format!("# {title}\n\n");
+        for note in notes {
+            let _ = writeln!(text, "{note}");
+        }
+        if !notes.is_empty() {
+            text.push('\n');
+        }
+        text += "## Sums\n\n";
+        let sums = self.aggregate().into_iter();
+        let sums = sums.map(|(name, value)| vec![format!("`{name}`"), value]);
+        text += &table(&["Metric", "Value"], 1, sums);
+        text += "\n## Operations\n\n";
+        let columns = [
+            "Operation",
+            "Total Calls",
+            "Cache Hits",
+            "Cache Misses",
+            "Negative Results",
+            "Avg Latency (us)",
+            "Total Latency (s)",
+        ];
+        text += &table(&columns, 1, self.operation_rows().into_iter());
+        for (category, name) in [
+            ("data", "Files"),
+            ("tree", "Directories"),
+            ("metadata", "Single names"),
+        ] {
+            let paths = self.paths_of(category, listed.unwrap_or(SHOWN));
+            if paths.is_empty() {
+                continue;
+            }
+            let _ = write!(text, "\n## {name} most asked for\n\n");
+            let columns = ["Path", "Events", "Slowest (ms)", "Bytes", "From"];
+            let rows = paths.into_iter().map(|path| {
+                vec![
+                    format!("`{}`", path.obtained.path.replace('|', "\\|")),
+                    path.events.to_string(),
+                    format!("{:.1}", path.obtained.took_ms),
+                    path.obtained.bytes.to_string(),
+                    source(path.obtained.from).to_owned(),
+                ]
+            });
+            text += &table(&columns, 1, rows);
+        }
+        if self.left_out > 0 {
+            let more = self.left_out;
+            let _ = write!(text, "\n{more} more objects are counted but not listed.\n");
+        }
+        text
+    }
+}
+
+impl Path {
+    fn add(&mut self, other: &Path) {
+        self.events += other.events;
+        self.misses += other.misses;
+        self.negative += other.negative;
+        let (own, other) = (&mut self.obtained, &other.obtained);
+        own.took_ms = own.took_ms.max(other.took_ms);
+        own.asked_at_ms = own.asked_at_ms.min(other.asked_at_ms);
+        own.bytes = own.bytes.max(other.bytes);
+        own.absent |= other.absent;
+        if other.from == Source::Origin {
+            own.from = Source::Origin;
+        }
+    }
+
+    fn row(&self, category: &str) -> Vec<String> {
+        let of_ttl = category == "metadata_ttl";
+        let count = |shown: bool, number: u64| if shown { number } else { 0 }.to_string();
+        let hits = self.events.saturating_sub(self.misses);
+        vec![
+            category.to_owned(),
+            self.obtained.path.clone(),
+            self.events.to_string(),
+            count(!of_ttl && !self.obtained.absent, hits),
+            count(!of_ttl, self.misses),
+            count(!of_ttl, self.negative),
+            count(of_ttl, self.misses),
+            count(of_ttl, hits),
+            "0".to_owned(),
+            "0".to_owned(),
+            format!("{:.3}", self.obtained.asked_at_ms),
+            format!("{:.3}", self.obtained.took_ms),
+            self.obtained.bytes.to_string(),
+            source(self.obtained.from).to_owned(),
+        ]
+    }
+}
+
+fn source(from: Source) -> &'static str {
+    match from {
+        Source::Origin => "origin",
+        Source::Tree => "tree",
+    }
+}
+
+/// The questions that reached the helper, by the operation that leads to them.
+fn named(journal: &Excerpt) -> [(&'static str, Questions); 5] {
+    let questions = journal.questions;
+    [
+        ("getattr", questions.resolve),
+        ("readdir", questions.list),
+        ("open", questions.content),
+        ("dlopen", questions.closure),
+        ("change", questions.change),
+    ]
+}
+
+fn csv(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(columns)?;
+    for row in rows {
+        writer.write_record(row)?;
+    }
+    writer.into_inner().context("cannot write a table")
+}
+
+/// A table in Markdown; the first `left` columns are text, the others numbers.
+fn table(columns: &[&str], left: usize, rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut text = format!("| {} |\n|", columns.join(" | "));
+    for column in 0..columns.len() {
+        text += if column < left { "---|" } else { "---:|" };
+    }
+    text.push('\n');
+    for row in rows {
+        let _ = writeln!(text, "| {} |", row.join(" | "));
+    }
+    text
+}
