@@ -158,6 +158,43 @@ fn modules_are_read_ahead_and_nothing_else_is() {
     assert_eq!(origin.counts().unwrap().total(), 0);
 }
 
+/// Walks inside libc. Under a covered prefix a walk that changes the working directory is in the
+/// origin's directories, and is left out.
+fn walks_stay_away_from_the_origin(way: Way, changing: &str) {
+    let packages = Packages::on_slow_origin();
+    let walk = |way| {
+        let mut command = packages
+            .session
+            .command(way, environment::program("walker_calls"));
+        command
+            .arg(packages.session.seen(way, packages.origin.mount()))
+            .arg(changing);
+        Outcome::of(&mut command)
+    };
+    let plain = walk(Way::Plain);
+    assert!(plain.status.success(), "{plain:?}");
+    walk(way).must_equal(&plain, "the cold walk");
+    packages.origin.reset().unwrap();
+    walk(way).must_equal(&plain, "the warm walk");
+    let counts = packages.origin.counts().unwrap();
+    let touched = origin::most_touched(&counts);
+    assert_eq!(
+        counts.total(),
+        0,
+        "warm walks reached the origin:\n{touched}"
+    );
+}
+
+#[test]
+fn walks_stay_away_from_the_origin_below_a_covered_prefix() {
+    walks_stay_away_from_the_origin(Way::Covered, "staying");
+}
+
+#[test]
+fn walks_stay_away_from_the_origin_in_the_view() {
+    walks_stay_away_from_the_origin(Way::View, "changing");
+}
+
 /// Functions whose calls on covered paths rightly reach glibc: what they need the kernel for is
 /// done on a path that the shim has already brought to the store.
 const MAY_REACH_GLIBC: [&str; 0] = [];
