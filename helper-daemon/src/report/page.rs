@@ -697,15 +697,34 @@ fn passed_note(sums: &Sums) -> String {
     }
 }
 
-/// Everything that the page was made of, for programs.
+/// Objects of all nodes together that are in the page as data.
+const MOST_OBJECTS: usize = 4_000;
+/// In a larger job only the sums of each node are.
+const MOST_NODES: usize = 256;
+
+/// What the page was made of, for programs.
 fn data(gathered: &Gathered) -> String {
     let (name, json) = source(gathered);
+    let most = MOST_OBJECTS / gathered.nodes.len().max(1);
     let nodes = gathered.nodes.iter().map(|node| {
+        let profile = node.profile.as_ref();
+        let journal = profile.map(|profile| &profile.journal);
+        let whole = profile.filter(|_| gathered.nodes.len() <= MOST_NODES);
+        let whole = whole.map(|profile| {
+            let mut short = profile.clone();
+            let journal = &mut short.journal;
+            journal.left_out += journal.obtained.len().saturating_sub(most) as u64;
+            journal.obtained.truncate(most);
+            short
+        });
         json!({
             "rank": node.rank,
             "host": node.host,
             "state": match node.state { State::Ready => "ready", State::Missing => "missing" },
-            "profile": node.profile,
+            "ready_ms": journal.and_then(|journal| journal.ready_ms),
+            "from_origin": journal.map(|journal| journal.from_origin),
+            "from_tree": journal.map(|journal| journal.from_tree),
+            "profile": whole,
         })
     });
     let all = json!({name: json, "nodes": nodes.collect::<Vec<_>>()});
