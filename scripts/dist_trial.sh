@@ -110,29 +110,31 @@ rm $place/env/written
 PROGRAM
 }
 
+# With the helper outside. The arguments are the options of unshare.
+try_helper_outside() {
+  local library=$place/installed/$name/lib/libcopper.so opens asked
+  "$outside" start --cover "$place/env" >/dev/null
+  contain "$@" -- env LD_PRELOAD="$library" bash "$place/program.sh"
+  opens=$(count origin opens) asked=$(count asked total)
+  [ "$asked" -gt 0 ] || die "the helper was not asked: the programs in the container did not find it"
+  contain "$@" -- env LD_PRELOAD="$library" PYTHONPATH="$place/env" PYTHONDONTWRITEBYTECODE=1 \
+    python3 -c "$import_demo"
+  [ "$(count origin opens)" = "$opens" ] || die "the second import read from the origin again"
+  echo "served: asked $asked times, $opens files opened on the origin, none by the second import"
+  "$outside" stop >/dev/null
+}
+
 try_containers() {
   mkdir -p "$place/installed"
   tar -C "$place/installed" -xzf "$tarball"
   make_package
   make_program
-  local library=$place/installed/$name/lib/libcopper.so opens asked
   export COPPER_RUNTIME_DIR=$place/run COPPER_VIEW=$place/view
 
   say "a container without a user namespace, the helper outside"
-  "$outside" start --cover "$place/env" >/dev/null
-  contain -- env LD_PRELOAD="$library" bash "$place/program.sh"
-  opens=$(count origin opens) asked=$(count asked total)
-  [ "$asked" -gt 0 ] || die "the helper was not asked: the programs in the container did not find it"
-  contain -- env LD_PRELOAD="$library" PYTHONPATH="$place/env" PYTHONDONTWRITEBYTECODE=1 \
-    python3 -c "$import_demo"
-  [ "$(count origin opens)" = "$opens" ] || die "the second import read from the origin again"
-  echo "served: asked $asked times, $opens files opened on the origin, none by the second import"
-
-  say "a container in a user namespace, the helper outside: works, from the origin"
-  asked=$(count asked total)
-  contain --user --map-root-user -- env LD_PRELOAD="$library" bash "$place/program.sh"
-  echo "asked of the helper meanwhile: $(($(count asked total) - asked))"
-  "$outside" stop >/dev/null
+  try_helper_outside
+  say "a container in a user namespace, the helper outside"
+  try_helper_outside --user --map-root-user
 
   say "a container in a user namespace, the helper in the same one"
   contain --user --map-root-user -- bash -c "

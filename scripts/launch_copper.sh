@@ -20,8 +20,8 @@
 #   -v DIR     the view (default $COPPER_VIEW or /tmp/$USER/copper)    copper start --view
 #   -s SECONDS, -F FILE, -a FILE   accepted and not needed: the start says by itself when all
 #              helpers are ready, and they find each other without an address book
-#   -E MS      accepted: what is absent stays absent until a program of the job makes it, or until
-#              copper refresh
+#   -E MS      how long a name is taken for absent, in milliseconds (default: until a program of the
+#              job makes it, or until copper refresh)                  copper start --absence-lifetime
 #   -P         profile: sums of each node, in DIR/profiling when the job is stopped
 #                                                                      copper start --profile
 #   -N NUMBER  the same, with so many paths of each kind               copper start --profile-top
@@ -31,7 +31,7 @@
 #              --profile DIR/profiling shows it
 set -euo pipefail
 
-usage() { sed -n '2,31s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,32s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 die() {
   printf 'launch_copper.sh: %s\n' "$*" >&2
@@ -83,6 +83,7 @@ trees=1
 largest=10M
 cpus=
 network=
+absences=
 view=
 while getopts ':l:t:d:T:M:E:PN:AI:s:b:F:a:n:v:h' option; do
   case "$option" in
@@ -97,7 +98,7 @@ while getopts ':l:t:d:T:M:E:PN:AI:s:b:F:a:n:v:h' option; do
     d) logs=$OPTARG ;;
     T) trees=$OPTARG ;;
     M) largest=$OPTARG ;;
-    E) warn "-E: what is absent does not expire; after a change from outside run copper refresh" ;;
+    E) absences=$OPTARG ;;
     P) profile+=(--profile) ;;
     N) profile+=(--profile-top "$OPTARG") ;;
     A) profile+=(--profile-paths) ;;
@@ -135,6 +136,9 @@ elif has_default_processors; then
 fi
 if [ -n "$network" ]; then
   arguments+=(--provider "$network")
+fi
+if [ -n "$absences" ]; then
+  arguments+=(--absence-lifetime "$absences")
 fi
 if [ -n "$view" ]; then
   arguments+=(--view "$view")

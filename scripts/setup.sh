@@ -16,6 +16,7 @@ if [ "${1:-}" != --demo ]; then
     unshare:util-linux setpriv:util-linux mount:mount ip:iproute2 strace:strace
     mpirun.mpich:mpich mpirun.openmpi:openmpi-bin srun:slurm-client slurmd:slurmd
     slurmctld:slurmctld munged:munge
+    ssh:openssh-client sshd:openssh-server ssh-keygen:openssh-client
     gdb:gdb valgrind:valgrind fakeroot:fakeroot chromium:chromium tmux:tmux)
 fi
 missing=()

@@ -11,6 +11,7 @@
 //! - [`counters`]: what programs ask and how it is answered, counted in shared memory
 //! - [`store`]: where a store file lies
 //! - [`request`]: what the shim asks its helper over the local socket
+//! - [`user_ids`]: user and group numbers as a user namespace has them
 //! - [`tree`]: the cooperative tree as a state machine
 #![no_std]
 
@@ -27,3 +28,4 @@ pub mod path;
 pub mod request;
 pub mod store;
 pub mod tree;
+pub mod user_ids;

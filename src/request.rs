@@ -62,6 +62,11 @@ pub enum Operation {
     Control = 22,
     /// The same on all nodes, which write to files; the body is JSON.
     ControlAll = 23,
+    /// Give the descriptors of the helper's memory, for a process that may not open it by path: that
+    /// of the catalog, to read, and that of the alarm page, in one `SCM_RIGHTS` message with the
+    /// reply. The body is what the helper's numbers of users, then of groups, are in the process's
+    /// user namespace ([`IdMap`](crate::user_ids::IdMap)).
+    Memory = 24,
     /// Stay as long as this connection is open (a helper that `copper run` started ends when the
     /// last such connection closes).
     Attach = 19,
@@ -73,7 +78,7 @@ impl Operation {
         use Operation::*;
         [
             Resolve, Listing, Content, Closure, Changed, Writing, Refresh, Status, Stop, Attach,
-            Survey, StopAll, Control, ControlAll, Journal,
+            Survey, StopAll, Control, ControlAll, Journal, Memory,
         ]
         .into_iter()
         .find(|operation| *operation as u16 == number)
@@ -98,6 +103,9 @@ pub enum Outcome {
 pub const REQUEST_LENGTH: usize = 20;
 /// Length of a reply's header.
 pub const REPLY_LENGTH: usize = 12;
+
+/// Length of the body of a reply to [`Operation::Memory`].
+pub const MEMORY_BODY_LENGTH: usize = 2 * crate::user_ids::MAP_LENGTH;
 
 /// The fixed part of a request; the paths follow, the second right behind the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

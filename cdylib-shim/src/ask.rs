@@ -15,10 +15,14 @@ use copper_core::request::{
 };
 use core::sync::atomic::{AtomicBool, Ordering};
 
+/// An answer that needs no other node comes about as fast as a core that has gone idle wakes: so
+/// long the core is only lent to others, in nanoseconds.
+const AWAKE_NS: u64 = 100_000;
+
 /// This process has waited in vain, or found nobody at the socket.
 static GAVE_UP: AtomicBool = AtomicBool::new(false);
 
-enum Failure {
+pub(crate) enum Failure {
     /// Nobody is there, or the connection broke.
     Gone,
     /// Somebody is there and says nothing.
@@ -62,16 +66,17 @@ fn exchange(
     second: &[u8],
 ) -> Result<Outcome, Failure> {
     let started = now_ms();
-    let socket = connect(session, started)?;
+    let socket = connect(session.runtime(), session.uid, started)?;
     let header = RequestHeader {
         operation,
         path_length: path.len() as u32,
         second_length: second.len() as u32,
     };
     send(&socket, [&header.encode(), path, second])?;
+    let awake_until = now_ns() + AWAKE_NS;
     loop {
         let deadline = (now_ms() + PATIENCE_MS).min(started + PATIENCE_IN_ALL_MS);
-        match receive(&socket, deadline)?.outcome {
+        match receive(&socket, awake_until, deadline)?.outcome {
             Outcome::Working => {}
             outcome => return Ok(outcome),
         }
@@ -84,11 +89,14 @@ pub(crate) fn has_given_up(session: &Session) -> bool {
         || session.alarm_word(Alarm::SILENT).load(Ordering::Relaxed) != 0
 }
 
-fn now_ms() -> u64 {
+/// Milliseconds since some moment in the past.
+pub(crate) fn now_ms() -> u64 {
     now_ns() / 1_000_000
 }
 
-fn connect(session: &Session, started: u64) -> Result<Descriptor, Failure> {
+/// A connection to the helper of the runtime directory, which must belong to the user; `started` is
+/// when the wait began.
+pub(crate) fn connect(directory: &[u8], uid: u32, started: u64) -> Result<Descriptor, Failure> {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: plain arguments.
     let made = unsafe { call!(libc::SYS_socket, libc::AF_UNIX, kind, 0) };
@@ -97,7 +105,7 @@ fn connect(session: &Session, started: u64) -> Result<Descriptor, Failure> {
         sun_family: libc::AF_UNIX as u16,
         sun_path: [0; 108],
     };
-    let path = runtime_path(session.runtime(), request::SOCKET).ok_or(Failure::Gone)?;
+    let path = runtime_path(directory, request::SOCKET).ok_or(Failure::Gone)?;
     for (to, from) in address.sun_path.iter_mut().zip(path).take(107) {
         *to = from as core::ffi::c_char;
     }
@@ -121,7 +129,7 @@ fn connect(session: &Session, started: u64) -> Result<Descriptor, Failure> {
             _ => return Err(Failure::Gone),
         }
     }
-    check_peer(&socket, session.uid)?;
+    check_peer(&socket, uid)?;
     Ok(socket)
 }
 
@@ -160,7 +168,8 @@ fn check_peer(socket: &Descriptor, uid: u32) -> Result<(), Failure> {
     }
 }
 
-fn send(socket: &Descriptor, parts: [&[u8]; 3]) -> Result<(), Failure> {
+/// Sends a request, in these parts.
+pub(crate) fn send(socket: &Descriptor, parts: [&[u8]; 3]) -> Result<(), Failure> {
     let vectors = parts.map(|part| libc::iovec {
         iov_base: part.as_ptr().cast_mut().cast(),
         iov_len: part.len(),
@@ -189,7 +198,7 @@ fn send(socket: &Descriptor, parts: [&[u8]; 3]) -> Result<(), Failure> {
     }
 }
 
-fn receive(socket: &Descriptor, deadline: u64) -> Result<ReplyHeader, Failure> {
+fn receive(socket: &Descriptor, awake_until: u64, deadline: u64) -> Result<ReplyHeader, Failure> {
     let mut bytes = [0u8; REPLY_LENGTH];
     let mut length = 0;
     while length < REPLY_LENGTH {
@@ -201,6 +210,7 @@ fn receive(socket: &Descriptor, deadline: u64) -> Result<ReplyHeader, Failure> {
         };
         match got {
             1.. => length += got as usize,
+            _ if got == -(libc::EAGAIN as isize) && now_ns() < awake_until => yield_core(),
             _ if got == -(libc::EAGAIN as isize) => wait(socket, deadline)?,
             _ if got == -(libc::EINTR as isize) => {}
             _ => return Err(Failure::Gone),
@@ -209,7 +219,13 @@ fn receive(socket: &Descriptor, deadline: u64) -> Result<ReplyHeader, Failure> {
     ReplyHeader::decode(&bytes).ok_or(Failure::Gone)
 }
 
-fn wait(socket: &Descriptor, deadline: u64) -> Result<(), Failure> {
+fn yield_core() {
+    // SAFETY: no arguments.
+    unsafe { call!(libc::SYS_sched_yield) };
+}
+
+/// Waits until something can be received.
+pub(crate) fn wait(socket: &Descriptor, deadline: u64) -> Result<(), Failure> {
     let left = deadline
         .checked_sub(now_ms())
         .filter(|&left| left > 0)

@@ -6,7 +6,8 @@
 //! wipes it, and claims a slot of its own at its first call; a child of `vfork` counts as its parent,
 //! which waits for it.
 
-use crate::session::{map, open_memory, runtime_path};
+use crate::memory::{map_part, open_memory};
+use crate::session::runtime_path;
 use crate::sys::{self, call};
 use copper_core::counters::layout::{self, LENGTH};
 use copper_core::counters::memory::{Memory, Place};
@@ -31,7 +32,7 @@ pub(crate) fn attach(directory: &[u8], uid: u32) -> Option<()> {
     if (status.st_size as u64) < LENGTH {
         return None;
     }
-    let base = map(&opened, 0, LENGTH, libc::PROT_READ | libc::PROT_WRITE)?;
+    let base = map_part(&opened, 0, LENGTH, libc::PROT_READ | libc::PROT_WRITE)?;
     // SAFETY: our own mapping, advice changes no content; it is as long as the layout and sealed
     // against shrinking.
     let memory = unsafe {

@@ -25,6 +25,7 @@ mod holes;
 mod links;
 mod loader;
 mod locks;
+mod memory;
 mod modify;
 mod open;
 mod original;

@@ -60,7 +60,7 @@ impl resolve::Scope for Reach<'_> {
 pub(crate) fn grants(session: &Session, attributes: &Attributes, wanted: c_int) -> Option<bool> {
     let wanted = wanted as u32;
     let class = |shift: u32| (attributes.mode >> shift) & wanted == wanted;
-    if attributes.uid == session.uid {
+    if attributes.uid == session.catalog_uid {
         let granted = class(6);
         return (granted || session.uid != 0).then_some(granted);
     }

@@ -5,31 +5,21 @@
 
 use crate::counters;
 use crate::foreign;
+use crate::memory::{self, MAPPED, Mapped};
 use crate::process::environment;
-use crate::sys::{self, Descriptor, call};
-use copper_core::catalog::layout::{self, Alarm, SEGMENTS, header};
-use copper_core::catalog::memory::{Mapping, Segmented, Segments};
+use crate::sys::{self, call};
+use copper_core::catalog::layout::{self, Alarm, header};
+use copper_core::catalog::memory::Segmented;
 use copper_core::catalog::reader::Reader;
 use copper_core::location;
 use copper_core::path::{self, Sieve};
-use copper_core::request;
 use copper_core::store::{self, FilesStart};
 use core::cell::UnsafeCell;
 use core::ffi::CStr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// The catalog as this process sees it.
 pub(crate) type Catalog = Reader<Segmented<&'static Mapped>>;
-
-/// The catalog's segments, mapped as they come into use.
-pub(crate) struct Mapped {
-    segments: [AtomicPtr<u8>; SEGMENTS],
-    /// `/proc/PID/fd/N`, NUL-terminated, and what file it was, to map more of the same later.
-    file: UnsafeCell<([u8; 64], u64, u64)>,
-}
-
-// SAFETY: `file` is written before the session is published and never again.
-unsafe impl Sync for Mapped {}
 
 const PREFIXES_MAX: usize = 64;
 const TEXT_MAX: usize = 8192;
@@ -48,6 +38,9 @@ pub(crate) struct Session {
     pub(crate) store_device: u64,
     /// The user.
     pub(crate) uid: u32,
+    /// The same user as the catalog has it: another number where the helper is in another user
+    /// namespace.
+    pub(crate) catalog_uid: u32,
     runtime: [u8; RUNTIME_PATH_MAX],
     runtime_length: usize,
     alarm: *const AtomicU64,
@@ -82,11 +75,6 @@ static GLOBAL: Global = Global {
     state: AtomicU32::new(UNTRIED),
     session: UnsafeCell::new(None),
     text: UnsafeCell::new([0; TEXT_MAX]),
-};
-
-static MAPPED: Mapped = Mapped {
-    segments: [const { AtomicPtr::new(core::ptr::null_mut()) }; SEGMENTS],
-    file: UnsafeCell::new(([0; 64], 0, 0)),
 };
 
 /// This process is not what it was when the session was made: another user, another root.
@@ -159,10 +147,10 @@ impl Session {
         let runtime_length = find_runtime(uid, &mut runtime)?;
         let directory = &runtime[..runtime_length];
         check_directory(directory, uid)?;
-        let alarm = map_alarm(directory, uid)?;
-        map_first_segment(directory, uid)?;
+        let alarm = memory::map(directory, uid)?;
         let catalog: Catalog = Reader::new(Segmented(&MAPPED));
-        let ours = catalog.is_ours() && catalog.word(header::UID) == u64::from(uid);
+        let catalog_uid = u32::try_from(catalog.word(header::UID)).ok()?;
+        let ours = catalog.is_ours() && memory::user_inside(catalog_uid) == uid;
         if !ours || catalog.word(header::STATE) != layout::SERVING {
             return None;
         }
@@ -174,6 +162,7 @@ impl Session {
             files: FilesStart::new(b"/")?,
             store_device,
             uid,
+            catalog_uid,
             runtime,
             runtime_length,
             alarm,
@@ -353,132 +342,4 @@ fn check_directory(directory: &[u8], uid: u32) -> Option<()> {
     let opened = sys::open(path.as_ptr(), libc::O_PATH | libc::O_DIRECTORY)?;
     let status = sys::fstat(opened.number())?;
     (status.st_uid == uid && status.st_mode & 0o077 == 0).then_some(())
-}
-
-/// Opens one of the helper's memory files: a regular file of this user that cannot shrink.
-///
-/// `O_NONBLOCK` keeps an open of something else (after the helper died and its process id was
-/// given away) from waiting.
-pub(crate) fn open_memory(
-    path: *const u8,
-    flags: i32,
-    uid: u32,
-) -> Option<(Descriptor, libc::stat)> {
-    let opened = sys::open(path, flags | libc::O_NONBLOCK | libc::O_NOCTTY)?;
-    let status = sys::fstat(opened.number())?;
-    // SAFETY: asks for the seals of our own descriptor.
-    let seals = unsafe { call!(libc::SYS_fcntl, opened.number(), libc::F_GET_SEALS) };
-    let regular = status.st_mode & libc::S_IFMT == libc::S_IFREG;
-    let sealed = seals >= 0 && seals & libc::F_SEAL_SHRINK as isize != 0;
-    (regular && sealed && status.st_uid == uid).then_some((opened, status))
-}
-
-fn map_alarm(directory: &[u8], uid: u32) -> Option<*const AtomicU64> {
-    let path = runtime_path(directory, request::ALARM)?;
-    let (opened, status) = open_memory(path.as_ptr(), libc::O_RDWR, uid)?;
-    if status.st_size < Alarm::LENGTH as i64 {
-        return None;
-    }
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    map(&opened, 0, Alarm::LENGTH as u64, protection).map(|page| page.cast_const().cast())
-}
-
-/// Maps a part of a file, shared.
-pub(crate) fn map(
-    opened: &Descriptor,
-    start: u64,
-    length: u64,
-    protection: i32,
-) -> Option<*mut u8> {
-    // SAFETY: a new mapping at a place of the kernel's choice; the descriptor is ours.
-    let result = unsafe {
-        call!(
-            libc::SYS_mmap,
-            0,
-            length,
-            protection,
-            libc::MAP_SHARED,
-            opened.number(),
-            start
-        )
-    };
-    (result > 0).then_some(result as *mut u8)
-}
-
-fn map_first_segment(directory: &[u8], uid: u32) -> Option<()> {
-    let link = runtime_path(directory, request::CATALOG)?;
-    let mut target = [0u8; 64];
-    // SAFETY: the path is NUL-terminated and the room's length is given.
-    let length = unsafe {
-        call!(
-            libc::SYS_readlinkat,
-            libc::AT_FDCWD,
-            link.as_ptr(),
-            target.as_mut_ptr(),
-            63
-        )
-    };
-    if length <= 0 || !target.starts_with(b"/proc/") {
-        return None;
-    }
-    let (opened, status) = open_memory(target.as_ptr(), libc::O_RDONLY, uid)?;
-    // SAFETY: this thread alone makes the session; nobody reads the cell before READY.
-    unsafe { *MAPPED.file.get() = (target, status.st_dev, status.st_ino) };
-    if (status.st_size as u64) < layout::segment_length(0) {
-        return None;
-    }
-    MAPPED.put(
-        0,
-        map(&opened, 0, layout::segment_length(0), libc::PROT_READ)?,
-    );
-    Some(())
-}
-
-impl Mapped {
-    /// Keeps a segment's mapping, or drops it where another thread was first.
-    fn put(&self, index: usize, base: *mut u8) {
-        let length = layout::segment_length(index);
-        // SAFETY: the mapping is ours alone until it is published; advice changes no content.
-        unsafe { call!(libc::SYS_madvise, base, length, libc::MADV_DONTDUMP) };
-        let null = core::ptr::null_mut();
-        let order = (Ordering::AcqRel, Ordering::Acquire);
-        if self.segments[index]
-            .compare_exchange(null, base, order.0, order.1)
-            .is_err()
-        {
-            // SAFETY: nobody else saw this mapping.
-            unsafe { call!(libc::SYS_munmap, base, length) };
-        }
-    }
-
-    #[cold]
-    fn map_more(&self, index: usize) -> Option<()> {
-        // SAFETY: written before the session was published.
-        let (path, device, inode) = unsafe { &*self.file.get() };
-        let opened = sys::open(path.as_ptr(), libc::O_NONBLOCK | libc::O_NOCTTY)?;
-        let status = sys::fstat(opened.number())?;
-        let start = layout::segment_start(index);
-        let length = layout::segment_length(index);
-        let same = status.st_dev == *device && status.st_ino == *inode;
-        if !same || (status.st_size as u64) < start + length {
-            return None;
-        }
-        self.put(index, map(&opened, start, length, libc::PROT_READ)?);
-        Some(())
-    }
-}
-
-impl Segments for &'static Mapped {
-    #[inline]
-    fn segment(&self, index: usize) -> Option<Mapping> {
-        let place = self.segments.get(index)?;
-        let mut base = place.load(Ordering::Acquire);
-        if base.is_null() {
-            self.map_more(index)?;
-            base = place.load(Ordering::Acquire);
-        }
-        // SAFETY: mapped for the life of the process, sealed against shrinking, written by the
-        // helper alone.
-        (!base.is_null()).then(|| unsafe { Mapping::new(base, layout::segment_length(index)) })
-    }
 }

@@ -3,6 +3,7 @@
 
 use crate::counters::count;
 use crate::descriptor::latest;
+use crate::memory::{group_inside, user_inside};
 use crate::original::{hooks, libc_is_next, original};
 use crate::session::{self, Session};
 use crate::sys::{self, call, fail, finish};
@@ -23,8 +24,8 @@ pub(crate) fn fill(out: &mut Stat, from: &Attributes) {
     out.st_ino = from.inode;
     out.st_nlink = from.links as _;
     out.st_mode = from.mode;
-    out.st_uid = from.uid;
-    out.st_gid = from.gid;
+    out.st_uid = user_inside(from.uid);
+    out.st_gid = group_inside(from.gid);
     out.st_rdev = from.special_device;
     out.st_size = from.size as i64;
     out.st_blksize = from.block_size as _;
@@ -45,8 +46,8 @@ fn fill_statx(out: &mut Statx, from: &Attributes, wanted: c_uint) {
     out.stx_attributes = from.statx_attributes;
     out.stx_attributes_mask = from.statx_attributes_mask;
     out.stx_nlink = from.links as u32;
-    out.stx_uid = from.uid;
-    out.stx_gid = from.gid;
+    out.stx_uid = user_inside(from.uid);
+    out.stx_gid = group_inside(from.gid);
     out.stx_mode = from.mode as u16;
     out.stx_ino = from.inode;
     out.stx_size = from.size;

@@ -483,6 +483,11 @@ pub(crate) struct Service {
     /// Leave files larger than this to the origin, e.g. 10M (the default is what the memory holds).
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(crate) largest: Option<u64>,
+    /// Once programs have asked for two Python modules (compiled ones, or extensions) of a
+    /// directory, fetch up to so many of its others before they are asked for; 0 to fetch nothing
+    /// that nobody asked for.
+    #[arg(long, value_name = "FILES", default_value_t = READ_AHEAD)]
+    pub(crate) read_ahead: usize,
     /// Bind all of the helper's threads to these processors, e.g. 48-51,60.
     #[arg(long, value_name = "LIST")]
     pub(crate) cpus: Option<CpuList>,
@@ -503,6 +508,11 @@ pub(crate) struct Service {
     #[arg(long, value_name = "FILE")]
     #[serde(default)]
     pub(crate) metrics: Option<PathBuf>,
+    /// Ask the origin again for names that it did not have, when so much time has passed (the
+    /// default is to take them for absent until a program of the job makes them, or until copper
+    /// refresh).
+    #[arg(long, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) absence_lifetime: Option<u64>,
 }
 
 fn parse_fraction(text: &str) -> Result<f64, String> {
@@ -514,6 +524,7 @@ fn parse_fraction(text: &str) -> Result<f64, String> {
 
 const DIRECTORY_LIMIT: usize = 20_000;
 const THREADS: u16 = 16;
+const READ_AHEAD: usize = 512;
 
 /// `copper helper`.
 #[derive(Debug, Args)]
@@ -559,6 +570,8 @@ impl Service {
             self.directory_limit.to_string().into(),
             "--threads".into(),
             self.threads.to_string().into(),
+            "--read-ahead".into(),
+            self.read_ahead.to_string().into(),
         ]);
         let numbers = [
             ("--largest", self.largest.map(|size| size.to_string())),
@@ -567,6 +580,10 @@ impl Service {
             (
                 "--idle-limit",
                 self.idle_limit.map(|limit| limit.to_string()),
+            ),
+            (
+                "--absence-lifetime",
+                self.absence_lifetime.map(|time| time.to_string()),
             ),
         ];
         for (name, value) in numbers {
@@ -592,8 +609,8 @@ mod tests {
     #[test]
     fn a_service_survives_the_way_to_the_helper() {
         let line = "copper run --cover /a --cover /b --memory 8G --view /v --largest 10M --cpus \
-                    1,0 --nice -5 --idle-limit 60 --metrics /m -P -N 5 -A -I 10 --profile-directory /p -- x --cover \
-                    y";
+                    1,0 --nice -5 --idle-limit 60 --absence-lifetime 250 --metrics /m -P -N 5 -A -I 10 \
+                    --profile-directory /p -- x --cover y";
         let cli = Cli::parse_from(line.split(' '));
         let Command::Run(run) = cli.command else {
             panic!("not a run");
@@ -614,5 +631,6 @@ mod tests {
         assert_eq!(helper.service.profile, run.service.profile);
         assert!(helper.service.profile.is_on());
         assert_eq!(helper.service.metrics, Some("/m".into()));
+        assert_eq!(helper.service.absence_lifetime, Some(250));
     }
 }

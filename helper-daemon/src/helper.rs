@@ -11,7 +11,7 @@ use crate::origin::work::Origin;
 use crate::peers::Peers;
 use crate::profile::{Profile, Recorder, Shape};
 use crate::runtime::{Note, Runtime, host_name, own_uid};
-use crate::server::{End, Endings, Report, Server};
+use crate::server::{End, Endings, Handover, Report, Server};
 use crate::shared_memory::{AlarmPage, CatalogMemory, CountersMemory};
 use crate::status::Status;
 use crate::store::{self, Store};
@@ -27,10 +27,10 @@ use rustix::process::{
 use std::fs;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a helper says to its starter when it serves.
 pub(crate) const READY: &[u8] = b"ready\n";
@@ -117,6 +117,11 @@ impl Reporter {
             engine.journal(most),
         )
     }
+}
+
+/// Inode of this process's user namespace; 0 where the kernel has none.
+fn user_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/user").map_or(0, |namespace| namespace.ino())
 }
 
 /// Runs the helper; tells the starter how that went.
@@ -218,12 +223,15 @@ impl Started {
                 covered: covered.clone(),
                 directory_limit: service.directory_limit,
                 largest: service.largest.unwrap_or(u64::MAX),
+                absence_lifetime: service.absence_lifetime.map(Duration::from_millis),
+                read_ahead: service.read_ahead,
             };
             // SAFETY: called once; the engine that gets the memory is dropped before it.
             let memory = unsafe { catalog.whole() };
             let identity = Identity {
                 pid: std::process::id(),
                 uid: own_uid(),
+                user_namespace: user_namespace(),
                 store_device: store.device(),
                 mirror: store.mirror(),
                 view: &policy.view,
@@ -296,6 +304,7 @@ impl Started {
                 idle_limit: arguments.service.idle_limit,
                 catalog: self.catalog.inode()?,
             },
+            Handover::new(self.catalog.descriptor(), self.alarm.descriptor())?,
             &self.alarm,
             &mut self.engine,
             &self.reporter,

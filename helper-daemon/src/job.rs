@@ -25,6 +25,8 @@ pub(crate) const JOB_FILE: &str = "job";
 const MOST_HOSTS: usize = 200_000;
 /// Longest host name, in bytes.
 const MOST_NAME: usize = 255;
+/// Hexadecimal digits of a proof.
+const PROOF_DIGITS: usize = 16;
 /// Longest description, in bytes.
 const MOST_BYTES: u64 = 64 << 20;
 
@@ -104,6 +106,17 @@ impl Job {
             ensure!(seen.insert(host), "host {host} is listed twice");
         }
         self.topology().map(|_| ())
+    }
+
+    /// What shows that a node has this very description, key and all, and gives nothing of the key
+    /// away.
+    pub(crate) fn proof(&self) -> Result<String> {
+        let key = JobKey::parse(&self.key).context("the job's description holds no key")?;
+        let mut hasher = blake3::Hasher::new_keyed(key.bytes());
+        hasher.update(b"copper joined");
+        hasher.update(&serde_json::to_vec(self)?);
+        let hash = hasher.finalize().to_hex();
+        Ok(hash[..PROOF_DIGITS].to_owned())
     }
 
     /// The trees of the job.
@@ -186,6 +199,18 @@ mod tests {
         let again = Job::parse(&serde_json::to_string(&good).unwrap()).unwrap();
         assert_eq!(again.hosts, good.hosts);
         assert_eq!(again.topology().unwrap().trees(), 2, "fitted to the job");
+    }
+
+    #[test]
+    fn another_description_has_another_proof() {
+        let good = job(&["a", "b"]);
+        let proof = good.proof().unwrap();
+        let mut other = good.clone();
+        other.key = "5b".repeat(32);
+        assert_ne!(other.proof().unwrap(), proof);
+        assert_ne!(job(&["b", "a"]).proof().unwrap(), proof);
+        let again = Job::parse(&serde_json::to_string(&good).unwrap()).unwrap();
+        assert_eq!(again.proof().unwrap(), proof);
     }
 
     #[test]

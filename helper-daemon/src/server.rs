@@ -2,14 +2,18 @@
 //!
 //! It waits without a timer when nothing is outstanding.
 
+mod bursts;
 mod client;
+mod handover;
 mod idleness;
 
 use crate::engine::{Engine, Token};
 use crate::shared_memory::AlarmPage;
 use anyhow::{Context, Result};
+use bursts::Bursts;
 use client::{Client, Progress};
 use copper_core::request::{Operation, Outcome};
+pub(crate) use handover::Handover;
 use idleness::Idleness;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -79,6 +83,7 @@ pub(crate) struct Server<'a> {
     epoll: OwnedFd,
     listener: &'a UnixListener,
     listening: bool,
+    handover: Handover,
     alarm: &'a AlarmPage,
     engine: &'a mut Engine,
     report: &'a dyn Report,
@@ -90,6 +95,7 @@ pub(crate) struct Server<'a> {
     starter: Option<OwnedFd>,
     watched: Option<OwnedFd>,
     idleness: Option<Idleness>,
+    bursts: Bursts,
     uid: u32,
     end: Option<End>,
     /// Who asked for the end of the job.
@@ -102,6 +108,7 @@ impl<'a> Server<'a> {
         listener: &'a UnixListener,
         signals: &OwnedFd,
         endings: Endings,
+        handover: Handover,
         alarm: &'a AlarmPage,
         engine: &'a mut Engine,
         report: &'a dyn Report,
@@ -135,6 +142,7 @@ impl<'a> Server<'a> {
             epoll,
             listener,
             listening: true,
+            handover,
             alarm,
             engine,
             report,
@@ -146,6 +154,7 @@ impl<'a> Server<'a> {
             starter,
             watched,
             idleness: idle_limit.map(|limit| Idleness::new(limit, catalog)),
+            bursts: Bursts::default(),
             uid: crate::runtime::own_uid(),
             end: None,
             ender: None,
@@ -171,6 +180,9 @@ impl<'a> Server<'a> {
             ) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error).context("cannot wait for events"),
+            }
+            if events.is_empty() && timeout == Some(Timespec::default()) {
+                std::thread::yield_now();
             }
             self.alarm.clear_silent();
             self.engine.heed_alarms(self.alarm.raised());
@@ -212,7 +224,7 @@ impl<'a> Server<'a> {
     }
 
     fn timeout(&mut self) -> Option<Timespec> {
-        if !self.engine.may_wait() {
+        if self.bursts.goes_on() || !self.engine.may_wait() {
             return Some(Timespec::default());
         }
         let client = self.deadlines.first().map(|(first, _)| *first);
@@ -315,6 +327,7 @@ impl<'a> Server<'a> {
             return;
         };
         client.asked_at = Some(now);
+        self.bursts.note(now);
         if let Some(idleness) = &mut self.idleness
             && !matches!(operation, Operation::Status | Operation::Journal)
         {
@@ -336,6 +349,10 @@ impl<'a> Server<'a> {
                 let (most, _) = client.take_paths();
                 let profile = self.report.profile(self.engine, &most);
                 self.answer(token, Outcome::Known, &profile);
+            }
+            Operation::Memory => {
+                self.handover.answer(client.socket());
+                self.drop_client(token);
             }
             Operation::Survey => {
                 let (wish, _) = client.take_paths();

@@ -44,6 +44,9 @@ pub(crate) struct Status {
     pub(crate) served: Served,
     /// Files that had to go for others.
     pub(crate) evictions: u64,
+    /// Files that were fetched before a program asked for them.
+    #[serde(default)]
+    pub(crate) read_ahead: u64,
     /// Age of the helper.
     pub(crate) uptime_seconds: u64,
     /// The other helpers, where the job has several nodes.
@@ -237,12 +240,13 @@ impl Status {
                 self.asked.passed_through
             ),
             format!(
-                "origin    {} stats, {} listings, {} opens, {} links, {} read",
+                "origin    {} stats, {} listings, {} opens, {} links, {} read; {} files read ahead",
                 self.origin.stats,
                 self.origin.listings,
                 self.origin.opens,
                 self.origin.readlinks,
-                show(self.origin.bytes_read)
+                show(self.origin.bytes_read),
+                self.read_ahead
             ),
             self.calls.describe(&self.saved),
             self.served.describe(),

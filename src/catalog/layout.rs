@@ -1,4 +1,4 @@
-//! The catalog's memory, byte by byte, version 2.
+//! The catalog's memory, byte by byte, version 3.
 //!
 //! The catalog is one sealed memory file (`memfd`), sparse, that only the helper can write. It is
 //! divided into segments of doubling length, so that a process maps what is in use and no more:
@@ -23,6 +23,7 @@
 //! | 72 | *atomic* offset of the strings |
 //! | 80 | uid of the helper |
 //! | 88 | *atomic* bytes in use |
+//! | 96 | inode of the helper's user namespace, 0 where the kernel has none |
 //!
 //! **Strings**: u32 length of all that follows the count, u32 count, then for each a u16 length
 //! and the bytes. The first is the root of the store's mirror, the second the view, the third the
@@ -40,7 +41,8 @@
 //! u32 reserved, the [`Attributes`](crate::attributes::Attributes), the path, a NUL, the link
 //! target, a NUL, padding to 8. *Content* is 0 where the bytes are not in the store,
 //! [`CONTENT_PASS`] where they will not be, else the inode of the store's file. *Listing* is 0
-//! where a directory's listing is not known whole, else its offset.
+//! where a directory's listing is not known whole, or not any more, else its offset. An absence that
+//! was retired may become live again.
 //!
 //! **Listing**: u32 length of the entries, u32 count; then each entry: u64 inode, u8 type, u8 length
 //! of the name, the name, a NUL, padding to 8; in the origin's order, `.` and `..` included.
@@ -51,7 +53,7 @@
 /// First word: "COPPERC" and a format letter.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"COPPERCa");
 /// Version of this layout; a reader of another version passes everything through.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 
 /// Offsets of the header's words.
 pub mod header {
@@ -79,6 +81,8 @@ pub mod header {
     pub const UID: u64 = 80;
     /// See the module's table.
     pub const IN_USE: u64 = 88;
+    /// See the module's table.
+    pub const USER_NAMESPACE: u64 = 96;
     /// Where records begin.
     pub const LENGTH: u64 = 4096;
 }

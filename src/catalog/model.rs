@@ -131,6 +131,7 @@ fn begin() -> (Writer<Shared>, Reader<Shared>) {
     let identity = Identity {
         pid: 1,
         uid: 1,
+        user_namespace: 0,
         store_device: 1,
         mirror: b"/m",
         view: b"/v",

@@ -44,6 +44,7 @@ fn identity<'a>(covered: &'a [Vec<u8>]) -> Identity<'a> {
     Identity {
         pid: 7,
         uid: 1000,
+        user_namespace: 0,
         store_device: 42,
         mirror: b"/dev/shm/copper-1000/tree",
         view: b"/tmp/me/copper",
@@ -378,6 +379,51 @@ fn a_retired_name_of_a_complete_directory_is_unknown_and_not_absent() {
         walk(writer.reader(), "/lus/env/missing", FOLLOW).0,
         "absent 2 true"
     );
+}
+
+#[test]
+fn an_absence_that_lapsed_is_unknown_and_learning_it_again_takes_no_room() {
+    let mut writer = small_tree();
+    let (sub, data) = (directory(3), file(10, 5));
+    let inner = [named(b"inner", &data, b"")];
+    let says = |writer: &Writer<Whole>, path| walk(writer.reader(), path, FOLLOW).0;
+    let by_name = What::Absent(2);
+    writer.publish(b"/lus/none", by_name).expect("room");
+    let room = writer.in_use();
+    for _ in 0..3 {
+        assert_eq!(says(&writer, "/lus/env/sub/none"), "absent 2 true");
+        assert!(writer.lapse_listing(b"/lus/env/sub"));
+        assert!(!writer.lapse_listing(b"/lus/env/sub"), "it has lapsed");
+        assert_eq!(says(&writer, "/lus/env/sub/none"), "unknown");
+        assert_eq!(
+            says(&writer, "/lus/env/sub/inner"),
+            "found /lus/env/sub/inner"
+        );
+        writer
+            .publish_directory(b"/lus/env/sub", &sub, &inner)
+            .expect("room");
+
+        assert_eq!(says(&writer, "/lus/none"), "absent 2 true");
+        writer.lapse_absence(b"/lus/none");
+        assert_eq!(says(&writer, "/lus/none"), "unknown");
+        writer.publish(b"/lus/none", by_name).expect("room");
+        writer.lapse_absence(b"/lus/env/sub/inner");
+        assert!(writer.reader().live(b"/lus/env/sub/inner").is_some());
+    }
+    assert_eq!(writer.in_use(), room);
+    // Another listing is another one.
+    writer.lapse_listing(b"/lus/env/sub");
+    let more = [inner[0], named(b"none", &data, b"")];
+    writer
+        .publish_directory(b"/lus/env/sub", &sub, &more)
+        .expect("room");
+    assert_eq!(
+        says(&writer, "/lus/env/sub/none"),
+        "found /lus/env/sub/none"
+    );
+    let found = writer.reader().live(b"/lus/env/sub").expect("known");
+    let listing = writer.reader().listing(&found).expect("whole");
+    assert_eq!(listing.iter().count(), 2);
 }
 
 #[test]

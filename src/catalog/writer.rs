@@ -13,6 +13,7 @@ use super::memory::{MemoryMut, as_bytes, fits_segment};
 use super::reader::{Kind, PROBES, Reader, Record};
 use crate::attributes::Attributes;
 use crate::path;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 /// The catalog has no room left; what is in it stays valid.
@@ -34,6 +35,8 @@ pub struct Identity<'a> {
     pub pid: u32,
     /// The helper's user.
     pub uid: u32,
+    /// Inode of the helper's user namespace, 0 where the kernel has none.
+    pub user_namespace: u64,
     /// Device number of the store's file system.
     pub store_device: u64,
     /// Root of the store's mirror, e.g. `/dev/shm/copper-1000/tree`.
@@ -76,6 +79,8 @@ pub struct Writer<M> {
     end: u64,
     records: IndexUse,
     inodes: IndexUse,
+    /// Listings that lapsed, by the offset of their directory's record.
+    lapsed: BTreeMap<u64, u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -104,6 +109,7 @@ impl<M: MemoryMut> Writer<M> {
                 header: header::INODE_INDEX,
                 used: 0,
             },
+            lapsed: BTreeMap::new(),
         };
         if writer.memory().capacity() < header::LENGTH {
             return Err(Full);
@@ -111,6 +117,8 @@ impl<M: MemoryMut> Writer<M> {
         writer.memory().store(header::VERSION, layout::VERSION);
         writer.memory().store(header::PID, u64::from(identity.pid));
         writer.memory().store(header::UID, u64::from(identity.uid));
+        let namespace = identity.user_namespace;
+        writer.memory().store(header::USER_NAMESPACE, namespace);
         writer
             .memory()
             .store(header::STORE_DEVICE, identity.store_device);
@@ -191,13 +199,18 @@ impl<M: MemoryMut> Writer<M> {
 
     /// Makes one path known.
     ///
-    /// A live record that already says the same is kept, so that asking twice costs nothing.
+    /// A live record that already says the same is kept, and an absence that was retired is believed
+    /// again, so that asking twice takes no room.
     ///
     /// # Errors
     /// [`Full`]; the path then stays as it was.
     pub fn publish(&mut self, path: &[u8], what: What<'_>) -> Result<u64, Full> {
-        if let Some(live) = self.reader.live(path).filter(|live| says(live, what)) {
-            return Ok(live.offset());
+        if let Some(old) = self.reader.find(path).filter(|old| says(old, what)) {
+            let (offset, live) = (old.offset(), old.is_live());
+            if live || matches!(what, What::Absent(_)) {
+                self.memory().store(offset + record::STATE, layout::LIVE);
+                return Ok(offset);
+            }
         }
         let offset = self.append(path, what)?;
         self.point(path, offset)?;
@@ -223,7 +236,7 @@ impl<M: MemoryMut> Writer<M> {
             whole.extend_from_slice(child.name);
             self.publish(&whole, what)?;
         }
-        let listing = self.append_listing(children)?;
+        let listing = self.listing(path, children)?;
         self.complete(path, attributes, listing)
     }
 
@@ -251,15 +264,15 @@ impl<M: MemoryMut> Writer<M> {
         Ok(offset)
     }
 
-    fn append_listing(&mut self, children: &[Child<'_>]) -> Result<u64, Full> {
-        let mut entries = Vec::new();
-        for child in children {
-            entries.extend_from_slice(&child.inode.to_ne_bytes());
-            entries.push(child.directory_type);
-            entries.push(u8::try_from(child.name.len()).map_err(|_| Full)?);
-            entries.extend_from_slice(child.name);
-            entries.push(0);
-            entries.resize(layout::align(entries.len() as u64) as usize, 0);
+    /// Where the listing lies: where it lay before it lapsed, if it is still the same.
+    fn listing(&mut self, path: &[u8], children: &[Child<'_>]) -> Result<u64, Full> {
+        let entries = entries(children)?;
+        let known = self.reader.find(path).map(|known| known.offset());
+        let lapsed = known.and_then(|offset| self.lapsed.remove(&offset));
+        if let Some(lapsed) = lapsed
+            && self.holds_listing(lapsed, &entries)
+        {
+            return Ok(lapsed);
         }
         let length = u32::try_from(entries.len()).map_err(|_| Full)?;
         let offset = self.allocate(layout::LISTING_HEAD + entries.len() as u64)?;
@@ -267,6 +280,14 @@ impl<M: MemoryMut> Writer<M> {
         self.fill(offset + 4, &(children.len() as u32).to_ne_bytes());
         self.fill(offset + layout::LISTING_HEAD, &entries);
         Ok(offset)
+    }
+
+    /// Whether the listing at `offset` has these entries.
+    fn holds_listing(&self, offset: u64, entries: &[u8]) -> bool {
+        let head = self.memory().load(offset).unwrap_or(0).to_ne_bytes();
+        let length = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let start = offset + layout::LISTING_HEAD;
+        length == entries.len() && self.memory().bytes(start, length) == Some(entries)
     }
 
     /// Writes a record that nobody finds yet.
@@ -458,6 +479,31 @@ impl<M: MemoryMut> Writer<M> {
         retired
     }
 
+    /// Makes the names unknown that the directory `path` lacks; the directory and the names it has
+    /// stay known. True where its listing was known whole.
+    pub fn lapse_listing(&mut self, path: &[u8]) -> bool {
+        let Some(offset) = self.reader.live(path).map(|live| live.offset()) else {
+            return false;
+        };
+        let listing = self
+            .memory()
+            .load(offset + record::LISTING)
+            .filter(|&at| at != 0);
+        if let Some(listing) = listing {
+            self.memory().store(offset + record::LISTING, 0);
+            self.lapsed.insert(offset, listing);
+        }
+        listing.is_some()
+    }
+
+    /// Makes `path` unknown if it is known to be absent.
+    pub fn lapse_absence(&mut self, path: &[u8]) {
+        let absent = |live: &Record<'_>| matches!(live.kind(), Kind::Absent(_));
+        if self.reader.live(path).is_some_and(|live| absent(&live)) {
+            self.retire_one(path);
+        }
+    }
+
     /// Tells readers how many alarms have been acted upon.
     pub fn set_alarms_seen(&mut self, alarms: u64) {
         self.memory().store(header::ALARMS_SEEN, alarms);
@@ -469,10 +515,24 @@ impl<M: MemoryMut> Writer<M> {
     }
 }
 
-fn says(live: &Record<'_>, what: What<'_>) -> bool {
-    match (live.kind(), what) {
+/// A listing's entries as they lie in memory.
+fn entries(children: &[Child<'_>]) -> Result<Vec<u8>, Full> {
+    let mut entries = Vec::new();
+    for child in children {
+        entries.extend_from_slice(&child.inode.to_ne_bytes());
+        entries.push(child.directory_type);
+        entries.push(u8::try_from(child.name.len()).map_err(|_| Full)?);
+        entries.extend_from_slice(child.name);
+        entries.push(0);
+        entries.resize(layout::align(entries.len() as u64) as usize, 0);
+    }
+    Ok(entries)
+}
+
+fn says(known: &Record<'_>, what: What<'_>) -> bool {
+    match (known.kind(), what) {
         (Kind::Present, What::Present(attributes, link)) => {
-            live.attributes() == attributes && live.link() == link
+            known.attributes() == attributes && known.link() == link
         }
         (Kind::Absent(errno), What::Absent(other)) => errno == i32::from(other),
         (Kind::Pass, What::Pass) => true,

@@ -9,10 +9,10 @@
 //! The loader holds its lock whenever it calls, so nothing here needs one.
 #![no_std]
 
+mod builtins;
 mod cache;
 mod counters;
 mod link_map;
-mod memory;
 mod place;
 mod process;
 mod search;
@@ -27,6 +27,9 @@ mod ask;
 #[allow(dead_code, reason = "the shim uses all of it")]
 #[path = "../../src/foreign.rs"]
 mod foreign;
+#[allow(dead_code, reason = "the shim uses all of it")]
+#[path = "../../src/memory.rs"]
+mod memory;
 #[allow(dead_code, reason = "the shim uses all of it")]
 #[path = "../../src/scope.rs"]
 mod scope;

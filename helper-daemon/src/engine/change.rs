@@ -217,5 +217,6 @@ impl Engine {
             self.drop_content(&name);
         }
         self.by_name.retain(|directory| !is_within(directory, path));
+        self.forget_ahead(path);
     }
 }

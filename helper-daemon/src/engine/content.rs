@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::resolve::{Found, Walked};
-use super::{Engine, MOST_COPIES, Step, Task, Wanted};
+use super::{Engine, Goal, MOST_COPIES, Step, Task, Wanted};
 use crate::journal::Reason;
 use crate::origin::copy::{Copy, Why};
 use crate::origin::{OriginPath, Said};
@@ -58,6 +58,9 @@ impl Engine {
         };
         if task.copies.0.as_ref() != Some(&found.path) {
             task.copies = (Some(found.path.clone()), 0);
+            if !matches!(task.goal, Goal::Ahead(_)) {
+                self.look_ahead(&found.path);
+            }
         }
         if !self.tree.has_room_for(&object) {
             if task.copies.1 >= MOST_COPIES || !self.make_room(found.attributes.size) {

@@ -8,6 +8,8 @@
 //! However many tasks wait for an object, it is asked for once: the tree's node sees to that.
 #![forbid(unsafe_code)]
 
+mod absences;
+mod ahead;
 mod change;
 mod closure;
 mod content;
@@ -26,6 +28,8 @@ use crate::origin::OriginPath;
 use crate::origin::work::Origin;
 use crate::peers::{self, Peers};
 use crate::store::Store;
+use absences::Absences;
+use ahead::Ahead;
 use anyhow::Context;
 use controls::Controls;
 use copper_core::catalog::memory::Whole;
@@ -37,7 +41,7 @@ use copper_core::tree::{Object, Topology};
 use scope::Covered;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tally::Tally;
 use tree::Tree;
 use written::Written;
@@ -70,6 +74,8 @@ enum Goal {
     Resolve(OriginPath),
     Listing(OriginPath),
     Content(OriginPath),
+    /// A file's bytes that nobody has asked for yet.
+    Ahead(OriginPath),
     Closure(OriginPath),
     Changed(change::Change),
 }
@@ -83,6 +89,18 @@ struct Task {
     waits: u32,
     /// The file whose bytes it waited for last, and how often.
     copies: (Option<OriginPath>, u32),
+}
+
+impl Task {
+    fn new(goal: Goal, operation: Operation) -> Task {
+        Task {
+            goal,
+            operation,
+            asked_at: Instant::now(),
+            waits: 0,
+            copies: (None, 0),
+        }
+    }
 }
 
 /// More than any walk needs: a path has at most 2,048 components, and 40 links.
@@ -113,6 +131,10 @@ pub(crate) struct Policy {
     pub(crate) directory_limit: usize,
     /// Larger files are left to the origin, in bytes.
     pub(crate) largest: u64,
+    /// How long absences are believed; until something changes where there is no limit.
+    pub(crate) absence_lifetime: Option<Duration>,
+    /// Most Python modules of a directory that are read ahead of being asked for.
+    pub(crate) read_ahead: usize,
 }
 
 /// The engine: catalog, store and origin, and the tasks that need them.
@@ -135,6 +157,8 @@ pub(crate) struct Engine {
     by_name: HashSet<OriginPath>,
     /// Directories that are known whole.
     complete: HashSet<OriginPath>,
+    /// Where absences are believed for a limited time.
+    absences: Option<Absences>,
     written: Written,
     /// The names of files that have several, by device and inode.
     linked: HashMap<(u64, u64), Vec<OriginPath>>,
@@ -143,6 +167,7 @@ pub(crate) struct Engine {
     tally: Tally,
     journal: Journal,
     controls: Controls,
+    ahead: Ahead,
     /// The catalog has no room: nothing new is learnt.
     full: bool,
 }
@@ -162,12 +187,15 @@ impl Engine {
             Some(peers) => Tree::new(peers.topology(), peers.rank(), peers::incarnation())?,
             None => Tree::new(Topology::fitted(1, 1, 1)?, 0, std::process::id())?,
         };
+        let lifetime = policy.absence_lifetime;
+        let absences = lifetime.map(|lifetime| Absences::new(lifetime, tree.topology()));
         Ok(Engine {
             writer,
             covered: Covered::new(&policy, store.root()),
             journal,
             store,
             origin,
+            ahead: Ahead::new(policy.read_ahead),
             policy,
             walk: Box::default(),
             tasks: HashMap::new(),
@@ -178,6 +206,7 @@ impl Engine {
             replies: Vec::new(),
             by_name: HashSet::new(),
             complete: HashSet::new(),
+            absences,
             written,
             linked: HashMap::new(),
             needs: HashMap::new(),
@@ -220,19 +249,13 @@ impl Engine {
             | Operation::Status
             | Operation::Stop
             | Operation::Journal
-            | Operation::Attach => {
+            | Operation::Attach
+            | Operation::Memory => {
                 self.reply(token, Outcome::Refused);
                 return;
             }
         };
-        let task = Task {
-            goal,
-            operation,
-            asked_at: Instant::now(),
-            waits: 0,
-            copies: (None, 0),
-        };
-        self.tasks.insert(token, task);
+        self.tasks.insert(token, Task::new(goal, operation));
         self.advance(token);
         self.pump();
     }
@@ -267,8 +290,10 @@ impl Engine {
     /// Answers a task.
     fn finish(&mut self, token: Token, task: &Task, outcome: Outcome) {
         let is_passed = outcome == Outcome::PassThrough;
-        self.journal
-            .answered(task.operation, task.asked_at, task.waits > 0, is_passed);
+        if !ahead::is_own(token) {
+            self.journal
+                .answered(task.operation, task.asked_at, task.waits > 0, is_passed);
+        }
         self.reply(token, outcome);
     }
 
@@ -285,7 +310,7 @@ impl Engine {
             | Goal::Listing(path)
             | Goal::Content(path)
             | Goal::Closure(path) => self.journal.passed(path, why, 0),
-            Goal::Changed(_) => {}
+            Goal::Changed(_) | Goal::Ahead(_) => {}
         }
     }
 
@@ -312,6 +337,9 @@ impl Engine {
     }
 
     fn reply(&mut self, token: Token, outcome: Outcome) {
+        if ahead::is_own(token) {
+            return self.ahead.note_end();
+        }
         if outcome == Outcome::PassThrough {
             self.tally.asked.passed_through += 1;
         }
@@ -363,7 +391,7 @@ impl Engine {
         match &task.goal {
             Goal::Resolve(path) => self.resolve(&path.clone()),
             Goal::Listing(path) => self.list(&path.clone()),
-            Goal::Content(path) => {
+            Goal::Content(path) | Goal::Ahead(path) => {
                 let path = path.clone();
                 self.content(&path, task)
             }

@@ -68,6 +68,8 @@ mod tests {
             covered: vec![b"/lus/project/env".to_vec(), b"/data".to_vec()],
             directory_limit: 10,
             largest: u64::MAX,
+            absence_lifetime: None,
+            read_ahead: 0,
         };
         Covered::new(&policy, Path::new("/dev/shm/copper-1"))
     }

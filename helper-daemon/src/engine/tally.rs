@@ -66,7 +66,8 @@ impl Tally {
             | Operation::Journal
             | Operation::Control
             | Operation::ControlAll
-            | Operation::Attach => return,
+            | Operation::Attach
+            | Operation::Memory => return,
         };
         *counter += 1;
     }
@@ -97,6 +98,7 @@ impl Engine {
         let bytes_read = summary.origin.bytes_read;
         status.served = Served::of(counters, bytes_read, &summary.calls, summary.evictions);
         status.evictions = summary.evictions;
+        status.read_ahead = self.ahead.begun();
         status.peers = self.peers.as_ref().map(|peers| peers.status());
     }
 

@@ -1,15 +1,20 @@
 //! A bounded pool of threads that start when there is work for them and wait without a timer.
 #![forbid(unsafe_code)]
 
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, Sender, TryRecvError, unbounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Work for one thread.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// Room for the deepest job, which keeps its large buffers on the heap.
 const STACK: usize = 128 << 10;
+
+/// A thread that has worked looks for more so long before it sleeps: to wake a core that has gone
+/// idle takes longer than most jobs.
+const LOOKOUT: Duration = Duration::from_micros(50);
 
 /// The pool. Its threads end with the process.
 pub(crate) struct Pool {
@@ -57,7 +62,7 @@ impl Pool {
             .name(self.name.to_owned())
             .stack_size(STACK)
             .spawn(move || {
-                while let Ok(job) = queue.recv() {
+                while let Some(job) = next_job(&queue) {
                     job();
                     unfinished.fetch_sub(1, Ordering::AcqRel);
                 }
@@ -67,4 +72,16 @@ impl Pool {
             Err(error) => tracing::warn!(%error, pool = self.name, "cannot start a thread"),
         }
     }
+}
+
+/// The next job; `None` where there will be no more.
+fn next_job(queue: &Receiver<Job>) -> Option<Job> {
+    let until = Instant::now() + LOOKOUT;
+    while Instant::now() < until {
+        match queue.try_recv() {
+            Err(TryRecvError::Empty) => std::thread::yield_now(),
+            found => return found.ok(),
+        }
+    }
+    queue.recv().ok()
 }

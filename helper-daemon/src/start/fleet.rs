@@ -60,6 +60,8 @@ pub(super) enum Outcome {
 pub(super) struct Fleet<'a> {
     /// What they are told.
     pub(super) invitation: &'a Invitation,
+    /// The proof of the job that they are told of.
+    pub(super) proof: String,
     /// How they are reached.
     pub(super) launcher: &'a Launcher,
     /// This program's file.
@@ -303,6 +305,7 @@ impl Fleet<'_> {
             pending: ranks.iter().copied().collect(),
             is_over: &|| patience.is_over(),
             reason: &|| patience.reason(),
+            judge: &|said| self.outcome_of(said),
             tell: note,
         };
         step.watch(input, entry.program(), watch)?;
@@ -336,11 +339,20 @@ impl Fleet<'_> {
         steps.drain(..).for_each(|mut step| step.end());
     }
 
+    /// What it means that a node said this.
+    fn outcome_of(&self, said: Said) -> Outcome {
+        match said {
+            Said::Failed(reason) => Outcome::Failed(reason),
+            Said::Left => Outcome::Done,
+            Said::Ready(proof) if proof == self.proof => Outcome::Done,
+            Said::Ready(_) => Outcome::Unknown(OTHER_JOB.to_owned()),
+        }
+    }
+
     fn judge(&self, ended: &Ended, rank: u32, patience: &Patience<'_>) -> Outcome {
         let launcher = self.launcher.name();
         match (find_report(&ended.output, rank), ended.status) {
-            (Some(Said::Done), _) => Outcome::Done,
-            (Some(Said::Failed(reason)), _) => Outcome::Failed(reason),
+            (Some(said), _) => self.outcome_of(said),
             (None, None) => {
                 let errors = last_lines(&ended.errors);
                 Outcome::Unknown(format!("{}{errors}", patience.reason()))
@@ -365,6 +377,11 @@ fn all_failed(
     };
     ranks.iter().map(failed).collect()
 }
+
+/// Said of a node whose helper cannot belong to the job.
+const OTHER_JOB: &str = "its helper was started with another key, or otherwise for another job than \
+                         this one: the launcher changes the job's description on its way; look at \
+                         what --launch runs";
 
 /// How a launcher ended that brought no report.
 pub(super) fn ending(status: ExitStatus) -> String {

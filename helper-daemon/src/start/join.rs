@@ -1,7 +1,7 @@
 //! `copper join` and `copper leave`: one node's part of `copper start`.
 //!
-//! Each prints one line for the starter: `copper RANK ready`, `copper RANK left`, or
-//! `copper RANK failed: REASON`.
+//! Each prints one line for the starter: `copper RANK ready PROOF`, `copper RANK left`, or
+//! `copper RANK failed: REASON`. The proof is that of the job's description as it came here.
 #![forbid(unsafe_code)]
 
 use super::invitation::Invitation;
@@ -25,8 +25,10 @@ pub(super) const PAUSE: Duration = Duration::from_millis(20);
 /// What a node said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    /// Its helper serves, or has ended, as was asked.
-    Done,
+    /// Its helper serves; the proof of the job that it was started for.
+    Ready(String),
+    /// Its helper has ended.
+    Left,
     /// It cannot do it.
     Failed(String),
 }
@@ -34,9 +36,9 @@ pub(super) enum Said {
 /// `copper join`.
 pub(crate) fn join_as_told(member: &Member) -> Result<u8> {
     let mut helper = None;
-    let status = report(member, "ready", |invitation, rank| {
+    let status = report(member, |invitation, rank| {
         helper = Some(join(invitation, rank, member.stay, None)?);
-        Ok(())
+        Ok(format!("ready {}", invitation.job.proof()?))
     })?;
     if let Some(helper) = helper.filter(|_| member.stay) {
         wait_for_end(&helper);
@@ -46,7 +48,9 @@ pub(crate) fn join_as_told(member: &Member) -> Result<u8> {
 
 /// `copper leave`.
 pub(crate) fn leave_as_told(member: &Member) -> Result<u8> {
-    report(member, "left", |invitation, _| leave(invitation))
+    report(member, |invitation, _| {
+        leave(invitation).map(|()| "left".to_owned())
+    })
 }
 
 /// Waits until the other end is closed.
@@ -64,11 +68,7 @@ fn read_invitation(member: &Member) -> Result<Invitation> {
     read.map(Invitation::without_output)
 }
 
-fn report(
-    member: &Member,
-    done: &str,
-    action: impl FnOnce(&Invitation, u32) -> Result<()>,
-) -> Result<u8> {
+fn report(member: &Member, action: impl FnOnce(&Invitation, u32) -> Result<String>) -> Result<u8> {
     let invitation = read_invitation(member);
     let rank = match (member.rank, &invitation) {
         (Some(rank), _) => rank,
@@ -78,7 +78,7 @@ fn report(
     let acted = invitation.and_then(|invitation| action(&invitation, rank));
     // Of many tasks of one launcher none may fail: some launchers end the others then.
     let (line, status) = match acted {
-        Ok(()) => (format!("copper {rank} {done}\n"), 0),
+        Ok(done) => (format!("copper {rank} {done}\n"), 0),
         Err(error) => {
             let reason = format!("{error:#}").replace('\n', "; ");
             let status = u8::from(member.rank.is_some());
@@ -122,8 +122,12 @@ pub(super) fn read_report(line: &str) -> Option<(u32, Said)> {
     line.match_indices(START).find_map(|(at, _)| {
         let (rank, words) = line[at + START.len()..].split_once(' ')?;
         let said = match words.trim_end() {
-            "ready" | "left" => Said::Done,
-            words => Said::Failed(words.strip_prefix("failed: ")?.to_owned()),
+            "left" => Said::Left,
+            words => match words.split_once(' ')? {
+                ("ready", proof) => Said::Ready(proof.to_owned()),
+                ("failed:", reason) => Said::Failed(reason.to_owned()),
+                _ => return None,
+            },
         };
         Some((rank.parse().ok()?, said))
     })
@@ -206,16 +210,20 @@ mod tests {
 
     #[test]
     fn reports_are_found_among_greetings() {
-        let greeted = "Welcome!\nlast login: copper 4\ncopper 3 ready\n";
-        assert_eq!(find_report(greeted, 3), Some(Said::Done));
+        let greeted = "Welcome!\nlast login: copper 4\ncopper 3 ready 0a1b\n";
+        assert_eq!(
+            find_report(greeted, 3),
+            Some(Said::Ready("0a1b".to_owned()))
+        );
         assert_eq!(find_report(greeted, 4), None);
         let failed = "node3: copper 3 failed: port 17000 is in use: try another\n";
         let reason = "port 17000 is in use: try another".to_owned();
         assert_eq!(find_report(failed, 3), Some(Said::Failed(reason)));
-        assert_eq!(find_report("copper 31 ready\n", 3), None);
+        assert_eq!(find_report("copper 31 ready 0a1b\n", 3), None);
         assert_eq!(find_report("", 3), None);
         let prefixed = read_report("copper 1: 3: copper 12 left");
-        assert_eq!(prefixed, Some((12, Said::Done)));
+        assert_eq!(prefixed, Some((12, Said::Left)));
+        assert_eq!(read_report("copper 3 ready"), None, "of what job?");
     }
 
     #[test]

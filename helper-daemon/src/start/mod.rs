@@ -81,6 +81,7 @@ pub(crate) fn start(cluster: &Cluster, hosts: Vec<String>, launch: &Launch<'_>) 
         let invitation = Invitation::new(job, launch, timeout)?;
         let fleet = Fleet {
             invitation: &invitation,
+            proof: invitation.job.proof()?,
             launcher: &launcher,
             program,
             own_rank,

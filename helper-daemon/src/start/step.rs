@@ -40,6 +40,8 @@ pub(super) struct Watch<'w> {
     pub(super) is_over: &'w dyn Fn() -> bool,
     /// Why it is over.
     pub(super) reason: &'w dyn Fn() -> String,
+    /// What it means that a node said something.
+    pub(super) judge: &'w dyn Fn(Said) -> Outcome,
     /// Hears of each node.
     pub(super) tell: &'w mut dyn FnMut(u32, Outcome),
 }
@@ -121,10 +123,7 @@ impl Step {
             };
             if watch.pending.remove(&rank) {
                 any = true;
-                let outcome = match said {
-                    Said::Done => Outcome::Done,
-                    Said::Failed(reason) => Outcome::Failed(reason),
-                };
+                let outcome = (watch.judge)(said);
                 (watch.tell)(rank, outcome);
             }
         }

@@ -58,6 +58,7 @@ fn identity() -> Identity<'static> {
     Identity {
         pid: 1,
         uid: 1,
+        user_namespace: 0,
         store_device: 1,
         mirror: b"/dev/shm/copper/tree",
         view: b"/tmp/me/copper",

@@ -161,6 +161,11 @@ impl Tree {
         (version_of(&opened.attributes) == wanted).then_some(opened)
     }
 
+    /// The shape of the job's trees.
+    pub(super) fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
     fn now(&self) -> Time {
         Time::default().after(self.started.elapsed())
     }
@@ -261,6 +266,9 @@ impl Engine {
                 let event = invalidate(NOBODY, &std::mem::take(&mut self.touched));
                 self.hand_in(event);
             }
+            if self.tree.events.is_empty() {
+                self.read_ahead();
+            }
             let Some(event) = self.tree.events.pop_front() else {
                 return;
             };
@@ -299,14 +307,16 @@ impl Engine {
         }
     }
 
-    /// When the tree has something to do without being asked; `None` where nothing is under way.
+    /// When there is something to do without being asked; `None` where nothing is under way.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let due = self.tree.node.next_timeout();
-        (due != Time::NEVER).then(|| self.tree.started + Duration::from_nanos(due.0))
+        let tree = (due != Time::NEVER).then(|| self.tree.started + Duration::from_nanos(due.0));
+        tree.into_iter().chain(self.next_lapse()).min()
     }
 
-    /// Lets the tree do what is due.
+    /// Does what is due.
     pub(crate) fn heed_time(&mut self) {
+        self.heed_absences();
         if self.tree.node.next_timeout() <= self.tree.now() {
             self.hand_in(Event::Timer);
             self.pump();
@@ -448,6 +458,12 @@ impl Engine {
     fn give_room_back(&mut self, object: &Object) {
         let room = self.tree.take_room(object);
         self.store.release(room);
+    }
+
+    /// An object is to be asked for anew by whoever needs it, here and on the nodes that ask us.
+    pub(super) fn lapse_object(&mut self, object: &Object) {
+        self.tree.bodies.remove(object);
+        self.tree.evicted(object.kind(), object.path());
     }
 
     fn forget_record(&mut self, record: &Record) {

@@ -59,6 +59,7 @@ impl Engine {
                 let absent = matches!(record.outcome, Outcome::Absent { .. });
                 self.journal
                     .obtained(&record.object, record.length(), absent);
+                self.note_absences(record);
             }
             Err(Unpublished::Full) => self.note_full(),
             Err(Unpublished::Body) => {

@@ -27,12 +27,18 @@ struct Shared<'a> {
 
 impl<'a> Shared<'a> {
     fn start(cluster: &'a Cluster) -> (SlowOrigin, Self) {
+        Self::start_with(cluster, &[])
+    }
+
+    /// With further arguments of `copper start`.
+    fn start_with(cluster: &'a Cluster, arguments: &[&str]) -> (SlowOrigin, Self) {
         let source = cluster.place().join("source");
         fs::create_dir_all(source.join("directory")).unwrap();
         fs::write(source.join("directory/file"), "old\n").unwrap();
         let origin = cluster.origin("origin", &source);
         let directory = origin.mount().join("directory");
-        let job = Job::start(cluster, &[origin.mount()], Wishes::arguments(&ONE_TREE));
+        let wishes = Wishes::arguments(&[&ONE_TREE[..], arguments].concat());
+        let job = Job::start(cluster, &[origin.mount()], wishes);
         let shared = Self {
             job,
             source,
@@ -131,6 +137,40 @@ fn a_refresh_on_any_node_has_reached_all_when_it_returns() {
                 "node {reader} after a refresh on node {node}"
             );
         }
+    }
+}
+
+/// Each level of the tree keeps an absence for its share of the lifetime.
+#[test]
+fn a_file_made_behind_copper_s_back_is_found_on_all_nodes_after_the_lifetime_of_absences() {
+    const LIFETIME: Duration = Duration::from_secs(3);
+    let cluster = Cluster::up(4);
+    let lifetime = LIFETIME.as_millis().to_string();
+    let (origin, shared) = Shared::start_with(&cluster, &["--absence-lifetime", &lifetime]);
+    let look = |node| {
+        let script = "cat new none/file 2>/dev/null; ls; cat file";
+        shared.shell(node, script)
+    };
+    for node in 0..4 {
+        assert_eq!(look(node), "file\nold\n", "node {node} at first");
+    }
+    let directory = shared.source.join("directory");
+    fs::write(directory.join("new"), "new\n").unwrap();
+    fs::create_dir(directory.join("none")).unwrap();
+    fs::write(directory.join("none/file"), "below\n").unwrap();
+    let begun = Instant::now();
+    for node in 0..4 {
+        let mut seen = String::new();
+        let found = wait_until(LIFETIME + DELAY, || {
+            seen = look(node);
+            seen == "new\nbelow\nfile\nnew\nnone\nold\n"
+        });
+        assert!(found, "node {node} after {:?}: {seen}", begun.elapsed());
+    }
+    let counts = origin.counts().unwrap();
+    for name in ["file", "new", "none/file"] {
+        let operations = &counts.paths[&format!("directory/{name}")];
+        assert_eq!(operations[&slow_origin::Operation::Open], 1, "{name}");
     }
 }
 

@@ -5,7 +5,7 @@ use copper_tests::compare::Outcome;
 use copper_tests::session::wait_until;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A directory with the stand-ins under the names of the launchers, to be put first into `PATH`.
 pub(crate) fn stand_ins(cluster: &Cluster) -> PathBuf {
@@ -88,4 +88,23 @@ pub(crate) fn must_leave_nothing(cluster: &Cluster, after: &str) {
         invitations.is_empty(),
         "left after {after}: {invitations:?}"
     );
+}
+
+/// A start that must fail within 10 s, name the second node with all `words`, and leave nothing.
+pub(crate) fn must_name(cluster: &Cluster, mut start: Command, words: &[&str]) {
+    let begun = Instant::now();
+    let outcome = Outcome::of(&mut start);
+    let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
+    assert!(!outcome.status.success(), "{start:?} succeeded: {said}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}: {said}",
+        begun.elapsed()
+    );
+    let line = said.lines().find(|line| line.starts_with(&cluster.host(1)));
+    let line = line.unwrap_or_else(|| panic!("{} is not named: {said}", cluster.host(1)));
+    for word in words {
+        assert!(line.contains(word), "no {word:?} in: {line}");
+    }
+    must_leave_nothing(cluster, &said);
 }

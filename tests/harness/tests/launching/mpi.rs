@@ -10,7 +10,7 @@ use std::process::Command;
 const RANKS: usize = 8;
 
 /// What every rank runs: each prints a line of its own, in one piece.
-const CODE: &str = "\
+pub(crate) const CODE: &str = "\
 import os, sys, numpy
 from mpi4py import MPI
 world = MPI.COMM_WORLD
@@ -20,23 +20,23 @@ os.write(1, f'{world.rank}/{world.size} {total} {shimmed} {numpy.__file__}\\n'.e
 ";
 
 /// An MPI of Debian's.
-struct Mpi {
-    run: &'static str,
+pub(crate) struct Mpi {
+    pub(crate) run: &'static str,
     options: &'static [&'static str],
-    format: &'static str,
+    pub(crate) format: &'static str,
     /// mpi4py's name for its interface; the library under the name that mpi4py asks for, and under
     /// the name it has.
     interface: [&'static str; 3],
 }
 
-const MPICH: Mpi = Mpi {
+pub(crate) const MPICH: Mpi = Mpi {
     run: "mpirun.mpich",
     options: &[],
     format: "hydra",
     interface: ["mpich", "libmpi.so.12", "libmpich.so.12"],
 };
 
-const OPEN_MPI: Mpi = Mpi {
+pub(crate) const OPEN_MPI: Mpi = Mpi {
     run: "mpirun.openmpi",
     options: &["--allow-run-as-root", "--oversubscribe"],
     format: "openmpi",
@@ -44,7 +44,7 @@ const OPEN_MPI: Mpi = Mpi {
 };
 
 /// mpi4py, installed once for all tests; its wheel is built for no MPI in particular.
-fn mpi4py() -> PathBuf {
+pub(crate) fn mpi4py() -> PathBuf {
     let place = environment::base().join("mpi4py");
     if !place.exists() {
         let wheels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/wheels");
@@ -67,27 +67,46 @@ fn mpi4py() -> PathBuf {
     place
 }
 
-/// Adds what all ranks are to run.
-fn add_ranks(command: &mut Command, mpi: &Mpi, code: &Path, ranks: usize) {
+fn library_directory(mpi: &Mpi, code: &Path) -> PathBuf {
+    code.with_file_name(format!("lib-{}", mpi.format))
+}
+
+/// Puts the MPI's library into a directory beside the ranks' code, under the name that mpi4py asks for.
+pub(crate) fn link_library(mpi: &Mpi, code: &Path) {
+    let lib = library_directory(mpi, code);
+    std::fs::create_dir(&lib).unwrap();
+    let [_, wanted, there] = mpi.interface;
+    let there = Path::new("/usr/lib/x86_64-linux-gnu").join(there);
+    std::os::unix::fs::symlink(there, lib.join(wanted)).unwrap();
+}
+
+/// Adds what all ranks are to run, with the packages in a directory.
+pub(crate) fn add_ranks(
+    command: &mut Command,
+    mpi: &Mpi,
+    code: &Path,
+    packages: &Path,
+    ranks: usize,
+) {
     command
         .args(mpi.options)
         .args(["-n", &ranks.to_string()])
         .arg(python::interpreter())
         .arg(code)
         .env("MPI4PY_MPIABI", mpi.interface[0])
-        .env("LD_LIBRARY_PATH", code.with_file_name("lib"));
-    let paths = [mpi4py(), python::packages().to_path_buf()];
+        .env("LD_LIBRARY_PATH", library_directory(mpi, code));
+    let paths = [mpi4py(), packages.to_path_buf()];
     command.env("PYTHONPATH", std::env::join_paths(paths).unwrap());
     python::settle(command);
 }
 
 /// All ranks must be there, have talked to each other, and have the shim.
-fn check(command: &mut Command, ranks: usize) {
+pub(crate) fn check(command: &mut Command, packages: &Path, ranks: usize) {
     let outcome = Outcome::of(command);
     assert!(outcome.status.success(), "{command:?}: {outcome:?}");
     let said = String::from_utf8_lossy(&outcome.stdout).into_owned();
     let total: usize = (0..ranks).map(|rank| rank * (rank + 1) / 2).sum();
-    let packages = python::packages().display();
+    let packages = packages.display();
     let wanted: BTreeSet<String> = (0..ranks)
         .map(|rank| format!("{rank}/{ranks} {total} True {packages}/numpy/__init__.py"))
         .collect();
@@ -99,11 +118,7 @@ fn run_ranks(mpi: &Mpi) {
     let session = Session::start(&[&mpi4py(), python::packages()]);
     let code = session.directory().join("ranks.py");
     std::fs::write(&code, CODE).unwrap();
-    let lib = code.with_file_name("lib");
-    std::fs::create_dir(&lib).unwrap();
-    let [_, wanted, there] = mpi.interface;
-    let there = Path::new("/usr/lib/x86_64-linux-gnu").join(there);
-    std::os::unix::fs::symlink(there, lib.join(wanted)).unwrap();
+    link_library(mpi, &code);
 
     // mpirun $(copper env --format ...) -n 8 python3 ranks.py
     let mut line = session.copper();
@@ -112,16 +127,16 @@ fn run_ranks(mpi: &Mpi) {
     let line = String::from_utf8(line.stdout).unwrap();
     let mut command = Command::new(mpi.run);
     command.args(line.split_whitespace());
-    add_ranks(&mut command, mpi, &code, RANKS);
-    check(&mut command, RANKS);
+    add_ranks(&mut command, mpi, &code, python::packages(), RANKS);
+    check(&mut command, python::packages(), RANKS);
     let reads = session.status_number(["origin", "opens"]);
     assert!(reads > 0, "nothing was served by the helper");
 
     // copper run -- mpirun -n 8 python3 ranks.py
     let mut command = session.copper();
     command.args(["run", "--", mpi.run]);
-    add_ranks(&mut command, mpi, &code, RANKS);
-    check(&mut command, RANKS);
+    add_ranks(&mut command, mpi, &code, python::packages(), RANKS);
+    check(&mut command, python::packages(), RANKS);
     assert_eq!(
         session.status_number(["origin", "opens"]),
         reads,

@@ -1,12 +1,11 @@
 //! The whole way with ssh: four nodes, the Python import on each, and nothing left; and what is said
 //! of a node that cannot start.
 
-use crate::fixture::{job, must_leave_nothing, must_start, start, tree};
+use crate::fixture::{job, must_leave_nothing, must_name, must_start, start, tree};
 use copper_tests::cluster::{Cluster, ranks};
 use copper_tests::compare::Outcome;
 use copper_tests::python;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
 #[test]
 fn four_nodes_by_ssh_import_and_leave_nothing() {
@@ -28,25 +27,6 @@ fn four_nodes_by_ssh_import_and_leave_nothing() {
     assert!(reads > 0 && published > 3 * reads, "{counters}");
     job.stop(2).unwrap();
     must_leave_nothing(&cluster, "copper stop");
-}
-
-/// A start that must fail within 10 s, name the second node with all `words`, and leave nothing.
-fn must_name(cluster: &Cluster, mut start: Command, words: &[&str]) {
-    let begun = Instant::now();
-    let outcome = Outcome::of(&mut start);
-    let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
-    assert!(!outcome.status.success(), "{start:?} succeeded: {said}");
-    assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "{:?}: {said}",
-        begun.elapsed()
-    );
-    let line = said.lines().find(|line| line.starts_with(&cluster.host(1)));
-    let line = line.unwrap_or_else(|| panic!("{} is not named: {said}", cluster.host(1)));
-    for word in words {
-        assert!(line.contains(word), "no {word:?} in: {line}");
-    }
-    must_leave_nothing(cluster, &said);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Copper on one node, seen by the programs that run under it: whatever they print must be what
 //! they print without it.
 
+mod absences;
 mod changes;
 mod coexistence;
 mod containers;

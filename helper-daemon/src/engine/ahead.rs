@@ -1,0 +1,139 @@
+//! Reading ahead: Python modules that are likely to be asked for next.
+//!
+//! An import asks for one module after the other and waits for each. Once programs have asked for
+//! some compiled modules of a directory, or for some extension modules, its others are fetched
+//! beside what they do, a few at a time. What nobody asks for then was read in vain, once for all
+//! nodes; so this is for modules alone, of which programs load most, and it never makes anything
+//! else leave the store.
+#![forbid(unsafe_code)]
+
+use super::{Engine, Goal, Task, Token};
+use crate::origin::OriginPath;
+use crate::origin::work::join;
+use copper_core::catalog::reader::{Content, Kind};
+use copper_core::path::{is_within, split_last};
+use copper_core::request::Operation;
+use std::collections::{HashMap, VecDeque};
+
+/// What is read ahead: names that end so, up to so many bytes.
+const MODULES: [(&[u8], u64); 3] = [
+    (b".pyc", 1 << 20),
+    (b"-linux-gnu.so", 4 << 20),
+    (b".abi3.so", 4 << 20),
+];
+/// So many files of a directory must have been asked for.
+const ASKED: u32 = 2;
+/// Files that are fetched at a time: what programs ask for meanwhile waits behind few others.
+const AT_ONCE: usize = 4;
+/// Tokens of the questions that the helper asks itself; the server's clients have none so large.
+const OWN: Token = 1 << 63;
+
+/// What is read ahead, and what may be next.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// Most files of a directory that are read ahead.
+    limit: usize,
+    /// How many files of each directory were asked for, by their suffix.
+    asked: HashMap<(OriginPath, &'static [u8]), u32>,
+    next: VecDeque<OriginPath>,
+    under_way: usize,
+    /// Files that were asked for so far, for the tokens.
+    begun: u64,
+}
+
+/// Whether the helper asked this itself.
+pub(super) fn is_own(token: Token) -> bool {
+    token >= OWN
+}
+
+impl Ahead {
+    /// Reads up to `limit` files of a directory ahead.
+    pub(super) fn new(limit: usize) -> Ahead {
+        Ahead {
+            limit,
+            ..Ahead::default()
+        }
+    }
+
+    /// How many files were fetched, or found to be there, without being asked for.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// One of the own questions has its answer.
+    pub(super) fn note_end(&mut self) {
+        self.under_way -= 1;
+    }
+}
+
+impl Engine {
+    /// Notes that a program asked for the bytes of `path`, which is free of links.
+    pub(super) fn look_ahead(&mut self, path: &[u8]) {
+        let module = MODULES.into_iter().find(|(end, _)| path.ends_with(end));
+        let Some((suffix, largest)) = module.filter(|_| self.ahead.limit > 0) else {
+            return;
+        };
+        let (directory, _) = split_last(path);
+        let key = (directory.into(), suffix);
+        let asked = self.ahead.asked.entry(key).or_default();
+        *asked = asked.saturating_add(1);
+        if *asked == ASKED {
+            let files = self.files_ahead(directory, suffix, largest.min(self.policy.largest));
+            self.ahead.next.extend(files);
+        }
+    }
+
+    /// The files of a directory, if it is known whole, that are worth reading ahead.
+    fn files_ahead(&self, directory: &[u8], suffix: &[u8], largest: u64) -> Vec<OriginPath> {
+        let reader = self.writer.reader();
+        let known = reader
+            .live(directory)
+            .and_then(|found| reader.listing(&found));
+        let Some(listing) = known else {
+            return Vec::new();
+        };
+        let is_wanted = |path: &OriginPath| {
+            reader.live(path).is_some_and(|file| {
+                let attributes = file.attributes();
+                file.kind() == Kind::Present
+                    && attributes.is_regular()
+                    && attributes.size <= largest
+                    && matches!(reader.content(&file), Content::Unknown)
+            })
+        };
+        listing
+            .iter()
+            .filter(|entry| entry.name.ends_with(suffix))
+            .map(|entry| join(directory, entry.name).into())
+            .filter(is_wanted)
+            .take(self.ahead.limit)
+            .collect()
+    }
+
+    /// Asks for what is next, unless enough is under way.
+    pub(super) fn read_ahead(&mut self) {
+        while self.ahead.under_way < AT_ONCE
+            && let Some(path) = self.ahead.next.pop_front()
+        {
+            let usage = self.store.usage();
+            if usage.memory > usage.budget / 2 {
+                self.ahead.next.clear();
+                return;
+            }
+            let token = OWN | self.ahead.begun;
+            self.ahead.begun += 1;
+            self.ahead.under_way += 1;
+            self.tasks
+                .insert(token, Task::new(Goal::Ahead(path), Operation::Content));
+            self.advance(token);
+        }
+    }
+
+    /// Forgets which files below `path` were asked for: they are not there any more.
+    pub(super) fn forget_ahead(&mut self, path: &[u8]) {
+        self.ahead
+            .asked
+            .retain(|(directory, _), _| !is_within(directory, path));
+        self.ahead.next.retain(|file| !is_within(file, path));
+    }
+}
