@@ -158,7 +158,7 @@ pub(super) fn timeline(
                 .x_label_formatter(&|at| ms(*at))
                 .y_label_formatter(&|count| format!("{count:.0}"))
                 .x_desc("time since the first helper's start")
-                .y_desc("objects")
+                .y_desc(if width == Width::Wide { "objects" } else { "" })
                 .draw()?;
             for (number, bar) in bars.iter().enumerate() {
                 let left = from_ms + step_ms * number as f64;
