@@ -29,9 +29,14 @@ if [ "${1:-}" != --demo ] && [ ! -e /usr/include/rdma/fabric.h ]; then
 fi
 # Allocators that programs preload beside Copper.
 if [ "${1:-}" != --demo ]; then
-  for pair in libjemalloc.so.2:libjemalloc2 libtcmalloc_minimal.so.4:libtcmalloc-minimal4; do
+  for pair in libjemalloc.so.2:libjemalloc2 libtcmalloc_minimal.so.4:libtcmalloc-minimal4 \
+    libmimalloc.so.2:libmimalloc2.0; do
     [ "$(gcc -print-file-name="${pair%%:*}" 2>/dev/null)" != "${pair%%:*}" ] || missing+=("${pair##*:}")
   done
+fi
+# CPython's own tests; an interpreter that was not installed by the system has them with it.
+if [ "${1:-}" != --demo ] && ! "$(real_python)" -c 'import test.test_os' 2>/dev/null; then
+  missing+=("libpython$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite")
 fi
 if ! python3 -m pip --version >/dev/null 2>&1; then
   missing+=(python3-pip)
@@ -70,4 +75,21 @@ if [ "${1:-}" != --demo ] && ! compgen -G "$cache/wheels/mpi4py-*.whl" >/dev/nul
   say "fetching mpi4py"
   "$(real_python)" -m pip download --quiet --disable-pip-version-check --only-binary :all: \
     -d "$cache/wheels" 'mpi4py>=4.1,<5' || die "pip could not fetch mpi4py; is the network there?"
+fi
+
+# Perl's own tests are in its source alone. Without them the suites of others are two instead of three.
+if [ "${1:-}" != --demo ] && [ ! -d "$cache/perl-source" ] && command -v apt-get >/dev/null; then
+  say "fetching the source of perl"
+  place=$(mktemp -d)
+  (
+    cd "$place"
+    mkdir -p lists/partial
+    source /etc/os-release
+    echo "deb-src http://deb.debian.org/debian ${VERSION_CODENAME:-bookworm} main" >sources
+    own=(-qq -o "Dir::Etc::SourceList=$place/sources" -o Dir::Etc::SourceParts=/dev/null
+      -o "Dir::State::Lists=$place/lists" -o APT::Sandbox::User=root)
+    apt-get "${own[@]}" update && apt-get "${own[@]}" source --download-only perl >/dev/null &&
+      tar -xf perl_*.orig.tar.xz --wildcards --no-wildcards-match-slash '*/t' '*/lib'
+  ) && mv "$place"/perl-*/ "$cache/perl-source" || say "it cannot be had: its tests are left out"
+  rm -rf "$place"
 fi

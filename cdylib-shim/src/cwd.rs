@@ -34,7 +34,13 @@ fn kernel_chdir(path: *const c_char) -> c_int {
 hooks! {
     fn chdir(path: *const c_char) -> c_int {
         with_target(Family::Chdir, AT_FDCWD, path, DIRECTORY, |outcome| match outcome {
-            Outcome::Kernel(route) => kernel_chdir(route.path(path)),
+            Outcome::Kernel(route) => {
+                let result = kernel_chdir(route.path(path));
+                if result == 0 && route.is_in_view() {
+                    enter_store();
+                }
+                result
+            }
             Outcome::Absent { errno, .. } => fail(errno),
             Outcome::Found(found) if found.scope == Scope::View => enter_view(&found),
             Outcome::Found(found) => kernel_chdir(found.route.path(path)),
@@ -90,6 +96,36 @@ fn enter_view(found: &Found<'_>) -> c_int {
         Some(0) => 0,
         _ => kernel_chdir(found.record.path_terminated().as_ptr()),
     }
+}
+
+/// From a directory of the origin, which the kernel alone could find, to its place in the view.
+#[cold]
+#[inline(never)]
+fn enter_store() {
+    let Some(session) = session::known() else {
+        return;
+    };
+    let mut room = [0u8; PATH_MAX + 1];
+    if let Some(length) = working_directory(&mut room)
+        && !path::is_node_local(&room[..length])
+    {
+        let before = errno();
+        ask(session, Operation::Content, &room[..length], b"");
+        Left { session }.back();
+        set_errno(before);
+    }
+}
+
+/// Moves by a descriptor, and stays in the view where the descriptor is the origin's, because only
+/// the kernel could find it.
+pub(crate) fn fchdir_within(descriptor: c_int) -> c_int {
+    let before = session::known().is_some_and(is_in_store);
+    // SAFETY: the caller's descriptor.
+    let result = unsafe { fchdir(descriptor) };
+    if result == 0 && before && !session::known().is_some_and(is_in_store) {
+        enter_store();
+    }
+    result
 }
 
 /// Whether the origin lets its directory be entered.

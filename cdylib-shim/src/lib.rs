@@ -21,6 +21,8 @@ mod environment;
 mod exec;
 mod filesystem;
 mod foreign;
+mod fts;
+mod glob;
 mod holes;
 mod links;
 mod loader;
@@ -43,7 +45,6 @@ mod sys;
 mod target;
 mod temporary;
 mod walk;
-mod walkers;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

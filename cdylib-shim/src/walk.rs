@@ -1,12 +1,12 @@
 //! `ftw` and `nftw`, which walk a tree inside libc: a walk that begins on a covered path is made
-//! here, over our own hooks, so that it sees the catalog. A walk that changes the working directory
-//! on its way (`FTW_CHDIR`), or begins elsewhere, is libc's.
+//! here, over our own hooks, so that it sees the catalog. A walk that begins elsewhere is libc's.
 
-use crate::cwd::leave_store;
+use crate::cwd::{chdir, fchdir, leave_store};
 use crate::directory::{closedir, opendir, readdir};
+use crate::open::open;
 use crate::original::{hooks, original};
 use crate::stat::{lstat, stat};
-use crate::sys::{errno, fail, set_errno};
+use crate::sys::{Descriptor, errno, fail, set_errno};
 use crate::target::{NO_FOLLOW, Outcome, text, with_target};
 use copper_core::counters::Family;
 use copper_core::path::PATH_MAX;
@@ -19,7 +19,7 @@ use libc::{AT_FDCWD, DIR, S_IFDIR, S_IFLNK, S_IFMT, stat as Status};
 const PHYSICAL: c_int = 1;
 /// `FTW_MOUNT`: the walk stays on the file system where it began.
 const ONE_SYSTEM: c_int = 2;
-/// `FTW_CHDIR`.
+/// `FTW_CHDIR`: a directory is the working one while what is in it is reported.
 const CHANGE_DIRECTORY: c_int = 4;
 /// `FTW_DEPTH`: a directory is reported after what is in it.
 const DEPTH_FIRST: c_int = 8;
@@ -107,6 +107,13 @@ struct Walk {
     device: u64,
     /// The directories that were visited (a `tsearch` tree), where links are followed.
     visited: *mut c_void,
+    /// With `FTW_CHDIR`, the working directory before the walk.
+    start: Option<Descriptor>,
+    /// How many directories libc would keep open.
+    open_most: c_int,
+    /// The highest level of those above that libc would have closed again by now: from below those
+    /// it goes back through `..`, which behind a link leads elsewhere.
+    closed: c_int,
 }
 
 impl Drop for Walk {
@@ -127,6 +134,48 @@ impl Walk {
         self.flags & flag != 0
     }
 
+    /// The name that leads to the object from the working directory.
+    fn name(&self) -> *const c_char {
+        match self.position.base as usize {
+            base if !self.has(CHANGE_DIRECTORY) || base > self.length => self.path(),
+            base if base == self.length => c".".as_ptr(),
+            base => self.path[base..].as_ptr().cast(),
+        }
+    }
+
+    /// Moves to the directory that the object is in, by its path.
+    fn enter_parent(&mut self) -> bool {
+        let Some(start) = &self.start else {
+            return true;
+        };
+        // SAFETY: the walk's own descriptor; the path is cut off with a NUL for one call.
+        unsafe {
+            if fchdir(start.number()) != 0 {
+                return false;
+            }
+            match self.position.base as usize {
+                0 => true,
+                1 => chdir(c"/".as_ptr()) == 0,
+                base => {
+                    let slash = core::mem::replace(&mut self.path[base - 1], 0);
+                    let result = chdir(self.path());
+                    self.path[base - 1] = slash;
+                    result == 0
+                }
+            }
+        }
+    }
+
+    /// Moves from a directory back to the one above, as libc would.
+    fn leave(&mut self) -> bool {
+        if self.closed < self.position.level - 1 {
+            return self.enter_parent();
+        }
+        let above = if self.position.base == 1 { c"/" } else { c".." };
+        // SAFETY: the path is NUL-terminated.
+        unsafe { chdir(above.as_ptr()) == 0 }
+    }
+
     fn visit(&mut self, status: &Status, kind: Kind) -> c_int {
         let kind = if self.simple { kind.simple() } else { kind };
         let (visitor, path) = (self.visitor, self.path());
@@ -141,9 +190,9 @@ impl Walk {
         // SAFETY: the path is NUL-terminated, and `status` is zeroed, which is a valid one.
         unsafe {
             let found = if self.has(PHYSICAL) {
-                lstat(self.path(), out)
+                lstat(self.name(), out)
             } else {
-                stat(self.path(), out)
+                stat(self.name(), out)
             };
             if found == 0 {
                 let status = status.assume_init();
@@ -153,7 +202,7 @@ impl Walk {
                 return Err(());
             }
             let is_link = !self.has(PHYSICAL)
-                && lstat(self.path(), out) == 0
+                && lstat(self.name(), out) == 0
                 && (*out).st_mode & S_IFMT == S_IFLNK;
             let kind = if is_link {
                 Kind::DanglingLink
@@ -185,6 +234,29 @@ impl Walk {
         }
     }
 
+    /// The same from the directory that the object is in; ends in the working directory of before.
+    fn begin_there(&mut self) -> c_int {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        // SAFETY: the path is NUL-terminated.
+        let opened = unsafe { open(c".".as_ptr(), flags, 0) };
+        self.start = Descriptor::from_result(opened as isize);
+        if self.start.is_none() {
+            return -1;
+        }
+        let result = if self.position.base == 0 || self.enter_parent() {
+            self.begin()
+        } else {
+            -1
+        };
+        let before = errno();
+        if let Some(start) = &self.start {
+            // SAFETY: the walk's own descriptor.
+            unsafe { fchdir(start.number()) };
+        }
+        set_errno(before);
+        result
+    }
+
     /// Visits the object that the walk begins at.
     fn begin(&mut self) -> c_int {
         let result = match self.look() {
@@ -209,7 +281,9 @@ impl Walk {
     /// Visits a directory and what is in it.
     fn directory(&mut self, status: &Status) -> c_int {
         // SAFETY: the path is NUL-terminated.
-        let stream = unsafe { opendir(self.path()) };
+        let stream = unsafe { opendir(self.name()) };
+        let level = self.position.level;
+        self.closed = self.closed.min(level - 1).max(level - self.open_most);
         if stream.is_null() {
             return if errno() == libc::EACCES {
                 self.visit(status, Kind::UnreadableDirectory)
@@ -224,6 +298,11 @@ impl Walk {
                 return result;
             }
         }
+        // SAFETY: the name is NUL-terminated.
+        if self.has(CHANGE_DIRECTORY) && unsafe { chdir(self.name()) } != 0 {
+            close(stream);
+            return -1;
+        }
         let (length, base) = (self.length, self.position.base);
         let result = self.contents(stream);
         close(stream);
@@ -235,8 +314,16 @@ impl Walk {
         } else {
             result
         };
-        if result == 0 && self.has(DEPTH_FIRST) {
-            return self.visit(status, Kind::DirectoryAfter);
+        let result = if result == 0 && self.has(DEPTH_FIRST) {
+            self.visit(status, Kind::DirectoryAfter)
+        } else {
+            result
+        };
+        let goes_on =
+            result == 0 || self.has(ACTIONS) && matches!(result, SKIP_SUBTREE | SKIP_SIBLINGS);
+        let moves = self.has(CHANGE_DIRECTORY) && level > 0;
+        if goes_on && moves && !self.leave() {
+            return -1;
         }
         result
     }
@@ -306,7 +393,7 @@ fn close(stream: *mut DIR) {
 }
 
 /// Whether the object at `root` is in the catalog, and listed there if it is a directory.
-fn is_covered(root: *const c_char) -> bool {
+pub(crate) fn is_covered(root: *const c_char) -> bool {
     with_target(Family::List, AT_FDCWD, root, NO_FOLLOW, |outcome| {
         if let Outcome::Found(found) = &outcome {
             found.count_answered(false);
@@ -315,15 +402,17 @@ fn is_covered(root: *const c_char) -> bool {
     })
 }
 
-/// Walks a covered tree; `None` where libc is to walk.
-fn walk(root: *const c_char, visitor: *const c_void, flags: c_int, simple: bool) -> Option<c_int> {
+/// Walks a covered tree with `depth` descriptors, as libc is told; `None` where libc is to walk.
+fn walk(
+    root: *const c_char,
+    visitor: *const c_void,
+    depth: c_int,
+    flags: c_int,
+    simple: bool,
+) -> Option<c_int> {
     let given = text(root).filter(|root| !root.is_empty())?;
     let before = errno();
-    if visitor.is_null()
-        || flags & (CHANGE_DIRECTORY | !ALL_FLAGS) != 0
-        || given.len() >= ROOM
-        || !is_covered(root)
-    {
+    if visitor.is_null() || flags & !ALL_FLAGS != 0 || given.len() >= ROOM || !is_covered(root) {
         set_errno(before);
         return None;
     }
@@ -346,9 +435,16 @@ fn walk(root: *const c_char, visitor: *const c_void, flags: c_int, simple: bool)
         length,
         device: 0,
         visited: null_mut(),
+        start: None,
+        open_most: depth.max(1),
+        closed: -1,
     };
     walk.path[..length].copy_from_slice(&given[..length]);
-    Some(walk.begin())
+    Some(if walk.has(CHANGE_DIRECTORY) {
+        walk.begin_there()
+    } else {
+        walk.begin()
+    })
 }
 
 /// libc's walk from a relative path begins at the origin's working directory.
@@ -363,7 +459,7 @@ macro_rules! walk_hooks {
     ($($simple:ident $name:ident)*) => {$(
         hooks! {
             fn $simple(root: *const c_char, visit: *const c_void, depth: c_int) -> c_int {
-                walk(root, visit, 0, true).unwrap_or_else(|| {
+                walk(root, visit, depth, 0, true).unwrap_or_else(|| {
                     before_walk(root);
                     original!(
                         fn $simple(
@@ -380,7 +476,7 @@ macro_rules! walk_hooks {
                 depth: c_int,
                 flags: c_int,
             ) -> c_int {
-                walk(root, visit, flags, false).unwrap_or_else(|| {
+                walk(root, visit, depth, flags, false).unwrap_or_else(|| {
                     before_walk(root);
                     original!(
                         fn $name(

@@ -193,13 +193,16 @@ static void walkers(void) {
         printf(" info=%d level=%d\n", entry->fts_info, entry->fts_level);
     }
     if (fts) fts_close(fts);
-    static const char *patterns[] = {"*", "*/*", "?", "[a-m]*", "missing*", "{a,b}*", "*/"};
-    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
+    static const char *patterns[] = {"*", "*/*", "?", "[a-m]*", "missing*", "{a,b}*", "*/", "al\\pha", "\\*", "*/\\one", "dangling", "l?nk/*", ".*"};
+    static const int flag_sets[] = {GLOB_MARK | GLOB_BRACE, GLOB_NOESCAPE, GLOB_NOCHECK | GLOB_ERR, GLOB_ONLYDIR | GLOB_PERIOD, GLOB_NOSORT};
+    size_t sets = sizeof flag_sets / sizeof *flag_sets;
+    for (size_t i = 0; i < sets * (sizeof patterns / sizeof *patterns); i++) {
+        int flags = flag_sets[i % sets];
         char pattern[PATH_MAX];
-        snprintf(pattern, sizeof pattern, "%s/walk/%s", root, patterns[i]);
+        snprintf(pattern, sizeof pattern, "%s/walk/%s", root, patterns[i / sets]);
         glob_t found = {0};
-        int result = glob(pattern, GLOB_MARK | GLOB_BRACE, NULL, &found);
-        printf("glob %s = %d %zu\n", patterns[i], result, found.gl_pathc);
+        int result = glob(pattern, flags, NULL, &found);
+        printf("glob %s %x = %d %zu %x\n", patterns[i / sets], flags, result, found.gl_pathc, found.gl_flags);
         for (size_t j = 0; j < found.gl_pathc; j++) {
             printf("  ");
             print_path(found.gl_pathv[j]);

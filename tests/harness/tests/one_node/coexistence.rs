@@ -111,16 +111,18 @@ fn awkward_moments() {
 fn sanitized_programs() {
     let mut scripts = Vec::new();
     let mut programs = Vec::new();
-    for (flag, runtime) in [
-        ("-fsanitize=address", "libasan.so"),
-        ("-fsanitize=undefined", "libubsan.so"),
+    for (flag, runtime, threads) in [
+        ("-fsanitize=address", "libasan.so", "-DTHREADS=1000"),
+        ("-fsanitize=undefined", "libubsan.so", "-DTHREADS=1000"),
+        ("-fsanitize=thread", "libtsan.so", "-DTHREADS=200"),
     ] {
         let Some(runtime) = library(runtime) else {
             continue;
         };
-        let program = storm(&[flag]);
+        let program = storm(&[flag, threads]);
         scripts.push(format!(
-            "export ASAN_OPTIONS=detect_leaks=0; LD_PRELOAD={}:$LD_PRELOAD {} $TREE 2>&1",
+            // The thread sanitizer wants its addresses where it expects them.
+            "export ASAN_OPTIONS=detect_leaks=0; LD_PRELOAD={}:$LD_PRELOAD setarch -R {} $TREE 2>&1",
             runtime.display(),
             program.display()
         ));

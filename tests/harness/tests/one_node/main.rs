@@ -9,6 +9,7 @@ mod counters;
 mod escapes;
 mod faults;
 mod fixture;
+mod library_storm;
 mod lifecycle;
 mod loading;
 mod random_trees;

@@ -119,6 +119,34 @@ fn other_names_as_nobody() {
     compare("alias_family", not_the_root, Some(NOBODY));
 }
 
+/// Links that lead back up, but not out, and to another branch, for walks that follow them.
+fn compare_walks(user: Option<u32>) {
+    let tree = Awkward::new();
+    let cycles = tree.root().join("cycles");
+    std::fs::create_dir_all(cycles.join("a/b/c")).unwrap();
+    std::fs::write(cycles.join("a/b/file"), "x").unwrap();
+    for (link, target) in [
+        ("across", "a"),
+        ("a/here", "."),
+        ("a/b/top", "../.."),
+        ("a/b/away", "../../../walk/gamma"),
+        ("a/file-link", "b/file"),
+    ] {
+        std::os::unix::fs::symlink(target, cycles.join(link)).unwrap();
+    }
+    fixture::compare(&tree, "fts_family", everything, user, |outcome| outcome);
+}
+
+#[test]
+fn walks_as_root() {
+    compare_walks(None);
+}
+
+#[test]
+fn walks_as_nobody() {
+    compare_walks(Some(NOBODY));
+}
+
 /// The bench itself: a library that is wrong in one way must be found out.
 #[test]
 fn a_wrong_preload_is_found_out() {

@@ -127,23 +127,27 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         names: "ftw ftw64 nftw nftw64",
-        view: "walks over our own hooks; with `FTW_CHDIR` libc walks the origin",
-        covered: SAME,
+        view: "walks over our own hooks; with `FTW_CHDIR` through the store's directories",
+        covered: "walks over our own hooks; with `FTW_CHDIR` through the origin's directories",
         tests: &[
+            "reading::walks_as_root",
+            "reading::walks_as_nobody",
             "reading::other_names_as_root",
             "reading::other_names_as_nobody",
         ],
-        callers: &["alias_family"],
+        callers: &["alias_family", "fts_family"],
     },
     Family {
-        names: "fts_open fts64_open",
-        view: "libc walks the origin, from the origin's working directory",
-        covered: SAME,
+        names: "fts_open fts_read fts_children fts_close fts64_open fts64_read fts64_children fts64_close",
+        view: "walks over our own hooks; without `FTS_NOCHDIR` through the store's directories",
+        covered: "walks over our own hooks; without `FTS_NOCHDIR` through the origin's directories",
         tests: &[
+            "reading::walks_as_root",
+            "reading::walks_as_nobody",
             "reading::directories_as_root",
             "reading::other_names_as_root",
         ],
-        callers: &["directory_family", "alias_family"],
+        callers: &["fts_family", "directory_family", "alias_family"],
     },
     Family {
         names: "chdir fchdir",
@@ -308,8 +312,8 @@ const LISTED: &str = "\
     truncate64 tzset unlink unlinkat utime utimensat utimes wordexp";
 
 /// What docs/LIMITATIONS.md must explain: listed, and not hooked.
-const NOT_HOOKED: &str = "bindtextdomain catopen fts_children fts_close fts_read fts_set fts64_children \
-    fts64_close fts64_read fts64_set iconv_open mktemp newlocale popen setlocale shm_open system tempnam \
+const NOT_HOOKED: &str = "bindtextdomain catopen fts_set fts64_set \
+    iconv_open mktemp newlocale popen setlocale shm_open system tempnam \
     tzset wordexp";
 
 fn repository() -> PathBuf {

@@ -1,19 +1,14 @@
-//! `glob` and `fts`, which read directories inside libc.
-//!
-//! `glob` takes the functions it reads directories with from its caller, and is given ours. `fts`
-//! takes the kernel's way to the origin; where the working directory lies in the store it is first
-//! moved to the origin's, so that all of it is seen.
+//! `glob`, which takes the functions it reads directories with from its caller, and is given ours.
 
 use crate::directory::{closedir, opendir, readdir};
 use crate::original::{hooks, original};
 use crate::session;
 use crate::stat::{lstat, stat};
-use crate::walk::before_walk;
-use core::ffi::{c_char, c_int, c_void};
+use core::ffi::{c_char, c_int};
 use libc::glob_t as Glob;
 
 /// `GLOB_ALTDIRFUNC`: the caller gives the functions that read directories.
-const ALTERNATIVE: c_int = 1 << 6;
+const ALTERNATIVE: c_int = 1 << 9;
 
 /// The whole of glibc's `glob_t`.
 #[repr(C)]
@@ -73,31 +68,3 @@ macro_rules! glob_hooks {
 }
 
 glob_hooks! { glob glob64 }
-
-/// Defines the names of `fts_open`.
-macro_rules! fts_hooks {
-    ($($name:ident)*) => {$(
-        hooks! { fn $name(
-            roots: *const *const c_char,
-            options: c_int,
-            compare: *const c_void,
-        ) -> *mut c_void {
-            let mut root = roots;
-            // SAFETY: the caller's NULL-terminated list of paths.
-            unsafe {
-                while !root.is_null() && !(*root).is_null() {
-                    before_walk(*root);
-                    root = root.add(1);
-                }
-            }
-            original!(
-                fn $name(
-                    roots: *const *const c_char, options: c_int, compare: *const c_void,
-                ) -> *mut c_void;
-                or core::ptr::null_mut()
-            )
-        } }
-    )*};
-}
-
-fts_hooks! { fts_open fts64_open }
