@@ -64,6 +64,9 @@ else
   step "formatting" cargo fmt --all --check
   step "lints" lints
   step "tests" cargo test --release --locked --no-fail-fast
+  step "tests under the audit library" env COPPER_TEST_AUDIT=1 \
+    cargo test --release --locked --test one_node -- coexistence:: starting::programs \
+    real_programs::shells real_programs::python real_programs::git
   step "suites of others" scripts/conformance.sh --quick
   step "model of the catalog's publishing" model
   step "fuzzing" scripts/fuzz.sh 15

@@ -9,9 +9,10 @@
 use crate::memory::{map_part, open_memory};
 use crate::session::runtime_path;
 use crate::sys::{self, call};
+use crate::target::{Found, Outcome};
 use copper_core::counters::layout::{self, LENGTH};
 use copper_core::counters::memory::{Memory, Place};
-use copper_core::counters::{Family, Outcome, question, wait_bucket};
+use copper_core::counters::{Family, Outcome as Counted, question, wait_bucket};
 use copper_core::request::{self, Operation};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -91,13 +92,13 @@ fn is_gone(pid: u32) -> bool {
 
 /// Counts a call.
 #[inline(always)]
-pub(crate) fn count(family: Family, outcome: Outcome) {
+pub(crate) fn count(family: Family, outcome: Counted) {
     add(layout::call(family, outcome), 1);
 }
 
 /// Counts the size of a file that was opened in the store.
 #[inline]
-pub(crate) fn serve(bytes: u64) {
+fn serve(bytes: u64) {
     add(layout::BYTES, bytes);
 }
 
@@ -151,3 +152,56 @@ extern "C" fn at_exit() {
 #[used]
 #[unsafe(link_section = ".fini_array")]
 static AT_EXIT: extern "C" fn() = at_exit;
+
+/// Whether the catalog's word alone does not answer such a call.
+pub(crate) const fn depends_on_more(family: Family) -> bool {
+    matches!(
+        family,
+        Family::Open | Family::Dlopen | Family::List | Family::Access | Family::Other
+    )
+}
+
+impl Found<'_> {
+    /// Counts the call as answered here; `asked` says whether the helper had to be asked.
+    #[inline]
+    pub(crate) fn count_answered(&self, asked: bool) {
+        if let Some(family) = self.counted {
+            let asked = asked || self.asked;
+            count(family, if asked { Counted::Asked } else { Counted::Hit });
+        }
+    }
+
+    /// Counts the call as passed to the origin.
+    #[inline]
+    pub(crate) fn count_passed(&self, why: Counted) {
+        if let Some(family) = self.counted {
+            count(family, why);
+        }
+    }
+
+    /// Counts the opening of the file's bytes in the store.
+    #[inline]
+    pub(crate) fn count_stored(&self, asked: bool) {
+        self.count_answered(asked);
+        let attributes = self.record.attributes();
+        if self.counted.is_some() && attributes.is_regular() {
+            serve(attributes.size);
+        }
+    }
+}
+
+impl Outcome<'_> {
+    /// Counts the call; one that found a file, where what becomes of it depends on more, later.
+    pub(crate) fn count(mut self, family: Family) -> Self {
+        match &mut self {
+            Outcome::Found(found) if depends_on_more(family) => found.counted = Some(family),
+            Outcome::Found(Found { asked: true, .. }) | Outcome::Absent { asked: true, .. } => {
+                count(family, Counted::Asked);
+            }
+            Outcome::Found(_) => count(family, Counted::Hit),
+            Outcome::Absent { .. } => count(family, Counted::Absent),
+            Outcome::Kernel(route) => count(family, route.why),
+        }
+        self
+    }
+}

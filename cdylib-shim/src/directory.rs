@@ -30,6 +30,8 @@ struct Stream {
     session: &'static Session,
     /// The directory's record.
     record: u64,
+    /// What it lists, as it was when the stream was opened or rewound.
+    listing: Option<Listing<'static>>,
     position: usize,
     descriptor: c_int,
     scope: Scope,
@@ -61,6 +63,7 @@ fn new_stream(found: &Found<'_>, record: Record<'_>, descriptor: c_int) -> *mut 
         this: stream as usize,
         session: found.session,
         record: record.offset(),
+        listing: found.session.catalog.listing(&record),
         position: 0,
         descriptor,
         scope: found.scope,
@@ -91,12 +94,8 @@ impl Stream {
         self.session.catalog.record(self.record)
     }
 
-    fn listing(&self) -> Option<Listing<'static>> {
-        self.session.catalog.listing(&self.record()?)
-    }
-
     fn next(&mut self) -> Option<&mut Entry> {
-        let entry = self.listing()?.entry(self.position)?;
+        let entry = self.listing?.entry(self.position)?;
         self.position = entry.next;
         let out = &mut self.entry;
         out.d_ino = entry.inode;
@@ -115,12 +114,13 @@ impl Stream {
     /// Looks at the directory anew, as it is now.
     fn rewind(&mut self) {
         self.position = 0;
-        let Some(old) = self.record().filter(|record| !record.is_live()) else {
+        let Some(old) = self.record() else {
             return;
         };
         let now = self.session.catalog.live(old.path()).unwrap_or(old);
         if let Some(now) = complete(self.session, now) {
             self.record = now.offset();
+            self.listing = self.session.catalog.listing(&now);
         }
     }
 

@@ -66,6 +66,10 @@ fn with_program_at(
 ) -> Option<c_int> {
     with_place(AT_FDCWD, path, |place| {
         let (place, session) = (place?, session::known()?);
+        // Only the kernel says what is wrong with a slash behind a program.
+        if !place.ending.is_empty() {
+            return None;
+        }
         resolve_place(session, place, FOLLOW, |outcome| {
             let Outcome::Found(found) = outcome else {
                 return None;

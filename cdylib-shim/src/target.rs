@@ -6,7 +6,7 @@
 //! that a hit needs little stack (signal handlers run on small ones).
 
 use crate::ask::{ask, has_given_up};
-use crate::counters::{self, count};
+use crate::counters::{count, depends_on_more};
 use crate::descriptor::scope_of;
 pub(crate) use crate::scope::Scope;
 use crate::scope::{Reach, grants};
@@ -38,7 +38,7 @@ pub(crate) struct Route {
     /// The path is covered, in this way, but only the origin can answer for it.
     covered: Option<Scope>,
     /// Why the kernel has to answer.
-    why: Counted,
+    pub(crate) why: Counted,
 }
 
 impl Route {
@@ -108,33 +108,6 @@ pub(crate) struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// Counts the call as answered here; `asked` says whether the helper had to be asked.
-    #[inline]
-    pub(crate) fn count_answered(&self, asked: bool) {
-        if let Some(family) = self.counted {
-            let asked = asked || self.asked;
-            count(family, if asked { Counted::Asked } else { Counted::Hit });
-        }
-    }
-
-    /// Counts the call as passed to the origin.
-    #[inline]
-    pub(crate) fn count_passed(&self, why: Counted) {
-        if let Some(family) = self.counted {
-            count(family, why);
-        }
-    }
-
-    /// Counts the opening of the file's bytes in the store.
-    #[inline]
-    pub(crate) fn count_stored(&self, asked: bool) {
-        self.count_answered(asked);
-        let attributes = self.record.attributes();
-        if self.counted.is_some() && attributes.is_regular() {
-            counters::serve(attributes.size);
-        }
-    }
-
     /// The way to what was found by its canonical name, for calls that do not mean a link.
     pub(crate) fn canonical_route(&self) -> Route {
         Route::covered(self.scope, self.record.path_terminated().as_ptr())
@@ -204,28 +177,6 @@ impl Outcome<'_> {
             outcome => outcome,
         }
     }
-
-    /// Counts the call; one that found a file, where what becomes of it depends on more, later.
-    pub(crate) fn count(mut self, family: Family) -> Self {
-        match &mut self {
-            Outcome::Found(found) if depends_on_more(family) => found.counted = Some(family),
-            Outcome::Found(Found { asked: true, .. }) | Outcome::Absent { asked: true, .. } => {
-                count(family, Counted::Asked);
-            }
-            Outcome::Found(_) => count(family, Counted::Hit),
-            Outcome::Absent { .. } => count(family, Counted::Absent),
-            Outcome::Kernel(route) => count(family, route.why),
-        }
-        self
-    }
-}
-
-/// Whether the catalog's word alone does not answer such a call.
-const fn depends_on_more(family: Family) -> bool {
-    matches!(
-        family,
-        Family::Open | Family::Dlopen | Family::List | Family::Access | Family::Other
-    )
 }
 
 /// An absolute path that concerns us: its scope, the origin's name for it, and where the kernel

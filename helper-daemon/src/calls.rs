@@ -55,11 +55,12 @@ impl Ends {
         self.hit + self.absent + self.asked + self.escaped
     }
 
-    /// The part of the calls on covered paths that were answered at once, in percent; none where
-    /// there were no calls.
+    /// The part of Copper's answers that took no question to the helper, in percent, as the status
+    /// has it; none where there were no answers.
     pub(crate) fn hit_rate(&self) -> Option<f64> {
-        let covered = self.covered();
-        (covered > 0).then(|| 100.0 * (self.hit + self.absent) as f64 / covered as f64)
+        let at_once = self.hit + self.absent;
+        let answered = at_once + self.asked;
+        (answered > 0).then(|| 100.0 * at_once as f64 / answered as f64)
     }
 }
 
@@ -107,7 +108,7 @@ mod tests {
     #[test]
     fn rates_leave_out_what_is_not_covered() {
         let status = json!({"calls": {"processes": 2, "waits": [1, 2], "families": {
-            "stat": {"hit": 70, "absent": 20, "asked": 5, "passed": {"uncovered": 900, "unknown": 5}},
+            "stat": {"hit": 70, "absent": 20, "asked": 10, "passed": {"uncovered": 900, "unknown": 5}},
             "open": {"hit": 0}}}});
         let mut calls = counted(&status).unwrap();
         let ends = Ends::of_all(&calls);
@@ -115,7 +116,7 @@ mod tests {
         assert_eq!((ends.escaped, ends.uncovered), (5, 900));
         let other = calls.clone();
         add(&mut calls, &other);
-        assert_eq!(Ends::of_all(&calls).covered(), 200);
+        assert_eq!(Ends::of_all(&calls).covered(), 210);
         assert_eq!(calls.waits, [2, 4]);
     }
 

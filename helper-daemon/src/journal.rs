@@ -419,27 +419,28 @@ impl Journal {
     /// The journal with its `most` slowest objects.
     pub(crate) fn excerpt(&self, most: usize) -> Excerpt {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        let arrived = |(object, record): (&Object, &Record)| {
-            let took = record.took?;
-            Some(Obtained {
-                path: show_path(object.path()),
-                what: object.kind().into(),
-                from: record.from,
-                asked_at_ms: ms(self.since(record.asked_at)),
-                took_ms: ms(took),
-                bytes: record.bytes,
-                asked: record.asked,
-                times: record.times,
-                absent: record.absent,
-            })
-        };
-        let mut obtained: Vec<Obtained> = self.objects.iter().filter_map(arrived).collect();
-        obtained.sort_unstable_by(|one, other| {
-            let slower = other.took_ms.total_cmp(&one.took_ms);
-            slower.then_with(|| one.path.cmp(&other.path))
+        let mut slowest: Vec<(&Object, &Record, Duration)> = self
+            .objects
+            .iter()
+            .filter_map(|(object, record)| Some((object, record, record.took?)))
+            .collect();
+        let more = slowest.len().saturating_sub(most) as u64;
+        slowest.sort_unstable_by(|(one, _, first), (other, _, second)| {
+            let slower = second.cmp(first);
+            slower.then_with(|| one.path().cmp(other.path()))
         });
-        let more = obtained.len().saturating_sub(most) as u64;
-        obtained.truncate(most);
+        slowest.truncate(most);
+        let obtained = slowest.into_iter().map(|(object, record, took)| Obtained {
+            path: show_path(object.path()),
+            what: object.kind().into(),
+            from: record.from,
+            asked_at_ms: ms(self.since(record.asked_at)),
+            took_ms: ms(took),
+            bytes: record.bytes,
+            asked: record.asked,
+            times: record.times,
+            absent: record.absent,
+        });
         let passed = self
             .passed
             .iter()
@@ -459,7 +460,7 @@ impl Journal {
             age_ms: self.started.elapsed().as_millis() as u64,
             serving_ms: self.serving.map(ms),
             ready_ms: self.ready.map(ms),
-            obtained,
+            obtained: obtained.collect(),
             left_out: self.left_out + more,
             passed,
             passed_left_out: self.passed_left_out,

@@ -68,6 +68,7 @@ impl Engine {
             Err(why) => return self.refuse(token, why),
         };
         let files = self.carry_out(control);
+        self.pump();
         match directory {
             _ if files.is_empty() => self.reply(token, Outcome::Known),
             Some(directory) => {
@@ -208,7 +209,6 @@ impl Engine {
         let told = self.touched.len();
         self.forget_below(b"/");
         self.touched.truncate(told);
-        self.pump();
     }
 
     fn dump(&self, control: Control) -> Vec<u8> {

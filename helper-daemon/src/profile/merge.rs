@@ -24,8 +24,12 @@ pub(super) fn merge(directory: &Path) -> Result<String> {
         "\n## Nodes\n\n| Node | Rank | Start to ready (ms) | From origin | From tree | Slowest (ms) \
          |\n|---|---:|---:|---:|---:|---:|\n",
     );
+    let mut expected = files.len();
     for file in &files {
         let profile = read(file)?;
+        if let Some(shape) = &profile.shape {
+            expected = expected.max(shape.nodes as usize);
+        }
         nodes += &node_row(&profile);
         tables.add(Tables::of(&profile));
     }
@@ -54,8 +58,12 @@ pub(super) fn merge(directory: &Path) -> Result<String> {
         &tables.paths_csv(listed)?,
     )?;
     save(&place, CLUSTER, "profiling_summary.md", summary.as_bytes())?;
+    let of = match expected - files.len() {
+        0 => String::new(),
+        missing => format!(" ({missing} nodes of the job have left none)"),
+    };
     Ok(format!(
-        "merged the profiles of {} nodes into {}\n",
+        "merged the profiles of {} nodes{of} into {}\n",
         files.len(),
         place.display()
     ))

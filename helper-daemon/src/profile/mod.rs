@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tables::Tables;
 
 /// Version of the JSON files.
@@ -41,6 +41,10 @@ const VERSION: u32 = 1;
 const FEW: usize = 64;
 /// The directory of a profile, unless the user names another.
 pub(crate) const DIRECTORY: &str = "copper-profile";
+/// How long the helpers of a job that has ended may take to write their files.
+const WRITING_TIME: Duration = Duration::from_secs(5);
+/// Between two looks whether they have.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Where a node's last files are.
 const FINAL: &str = "final";
 /// End of the name of a node's JSON file.
@@ -210,8 +214,22 @@ fn read(path: &Path) -> Result<Profile> {
     Ok(profile)
 }
 
-/// The JSON files that nodes wrote into the directory, or into `final` in it.
+/// The JSON files that nodes wrote into the directory, or into `final` in it. Helpers of a job that
+/// was stopped just now may still be writing; they are waited for.
 fn files_of_nodes(directory: &Path) -> Result<Vec<PathBuf>> {
+    let until = Instant::now() + WRITING_TIME;
+    loop {
+        let files = files_now(directory)?;
+        let shape = read(&files[0])?.shape;
+        let all = shape.map_or(1, |shape| shape.nodes as usize);
+        if files.len() >= all || Instant::now() >= until {
+            return Ok(files);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn files_now(directory: &Path) -> Result<Vec<PathBuf>> {
     let last = directory.join(FINAL);
     let place = if last.is_dir() { &last } else { directory };
     let entries = fs::read_dir(place)

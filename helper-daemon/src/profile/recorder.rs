@@ -10,6 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Objects of a snapshot, the slowest: the helper's event loop makes the answer, so it must be short.
+const MOST_OF_SNAPSHOT: usize = 40_000;
+
 /// Where and how a helper writes its profile.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
@@ -37,7 +40,7 @@ impl Recorder {
         }))
     }
 
-    /// How many objects are to be asked for.
+    /// How many objects the last files are made of.
     pub(crate) fn wanted(&self) -> usize {
         self.options.kept_objects()
     }
@@ -52,7 +55,7 @@ impl Recorder {
         let snapshots = move || {
             for number in 1u32.. {
                 std::thread::sleep(Duration::from_secs(seconds.into()));
-                match ask(&runtime, recorder.wanted()) {
+                match ask(&runtime, recorder.wanted().min(MOST_OF_SNAPSHOT)) {
                     Ok(Some(profile)) => {
                         let tag = format!("snapshot-{number}");
                         if let Err(error) = recorder.write(&tag, Some(&tag), profile) {

@@ -6,7 +6,6 @@ use crate::calls::{Ends, counted};
 use crate::journal::{Excerpt, Obtained, Questions, Source, What};
 use crate::status::Calls;
 use anyhow::{Context, Result};
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
@@ -239,17 +238,14 @@ impl Tables {
 
     /// The rows of one category, the most asked for first, of these the slowest.
     fn paths_of(&self, category: &str, most: usize) -> Vec<&Path> {
-        let of = |((name, _), row): (&(&'static str, String), &'_ Path)| {
-            *name == category && row.events > 0
-        };
         let mut rows: Vec<&Path> = self
             .paths
             .iter()
-            .filter(|(key, row)| of((key, row)))
+            .filter(|((of, _), row)| *of == category && row.events > 0)
             .map(|(_, row)| row)
             .collect();
         rows.sort_by(|one, other| {
-            let events = Reverse(one.events).cmp(&Reverse(other.events));
+            let events = other.events.cmp(&one.events);
             let slower = other.obtained.took_ms.total_cmp(&one.obtained.took_ms);
             let names = one.obtained.path.cmp(&other.obtained.path);
             events.then(slower).then(names)

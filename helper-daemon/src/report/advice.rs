@@ -109,15 +109,12 @@ fn advise_on_passed(facts: &Facts<'_>, advice: &mut Vec<String>) {
         Reason::TooLarge,
         &|files, path, bytes| {
             let often = match reads {
-                0 => "left to the origin, where every program reads them".to_owned(),
-                reads => format!(
-                    "were read from the origin {}",
-                    several(reads, "time", "times")
-                ),
+                0 => "every program reads it there".to_owned(),
+                reads => format!("read there {}", several(reads, "time", "times")),
             };
             format!(
-                "{} over the limit {often}, as `{path}`. Cache them too: `--largest {}M` or more, and as \
-                 much `--memory`.",
+                "Left to the origin for their size: {}, as `{path}`; {often}. Cache them too: \
+                 `--largest {}M` or more, and as much `--memory`.",
                 several(files, "file", "files"),
                 bytes.div_ceil(1 << 20)
             )
@@ -276,7 +273,8 @@ mod tests {
         assert_eq!(advice.len(), 1, "{advice:?}");
         let said = &advice[0];
         assert!(
-            said.starts_with("2 files over the limit were read from the origin 512 times"),
+            said.starts_with("Left to the origin for their size: 2 files")
+                && said.contains("read there 512 times"),
             "{said}"
         );
         assert!(said.contains("`--largest 3072M`"), "{said}");

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `gather` | what it is made of: asked of the helpers, or read from a profile's files |
 //! | `page` | the numbers and tables, and the page itself (`templates/report.html`) |
+//! | `times` | the job's start and the slowest paths |
 //! | `plots`, `tree` | the drawings |
 //! | `advice` | what to do, in words |
 //! | `words` | numbers as people read them |
@@ -13,6 +14,7 @@ mod advice;
 mod gather;
 mod page;
 mod plots;
+mod times;
 mod tree;
 mod words;
 

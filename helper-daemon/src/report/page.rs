@@ -3,11 +3,12 @@
 
 use super::advice::{self, Facts};
 use super::gather::{Gathered, State};
-use super::plots::{self, Bar, Fall, Plot};
+use super::plots::{self, Fall, Plot};
+use super::times::{FallRow, StepRow, fall_row, slowest, timeline};
 use super::tree::{self, Drawn};
 use super::words::{count, ms, several};
 use crate::calls::{Ends, add, counted, number};
-use crate::journal::{Obtained, Passed, Source};
+use crate::journal::{Passed, Source};
 use crate::profile::Profile;
 use crate::size::show;
 use crate::status::Calls;
@@ -16,14 +17,8 @@ use askama::Template;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// Rows of the waterfall.
-const FALLS: usize = 24;
 /// Rows of the table of what was left to the origin.
 const MOST_PASSED: usize = 100;
-/// Bars of the time line.
-const BARS: usize = 96;
-/// A pause of so many milliseconds ends the start of a job.
-const PAUSE_MS: f64 = 20_000.0;
 
 /// A number at the top of the page.
 pub(super) struct Figure {
@@ -59,25 +54,6 @@ pub(super) struct FamilyRow {
     pub(super) asked: String,
     pub(super) escaped: String,
     pub(super) rate: String,
-}
-
-/// A row of the time line's table.
-pub(super) struct StepRow {
-    pub(super) at: String,
-    pub(super) origin: String,
-    pub(super) tree: String,
-    pub(super) local: String,
-}
-
-/// A row of the waterfall's table.
-pub(super) struct FallRow {
-    pub(super) path: String,
-    pub(super) what: String,
-    pub(super) host: String,
-    pub(super) at: String,
-    pub(super) took: String,
-    pub(super) size: String,
-    pub(super) from: &'static str,
 }
 
 /// A row of what was left to the origin.
@@ -141,7 +117,7 @@ pub(super) struct Page {
 }
 
 /// Sums of all nodes that said something.
-struct Sums {
+pub(super) struct Sums {
     calls: Option<Calls>,
     passed: Vec<Passed>,
     passed_left_out: u64,
@@ -259,7 +235,7 @@ impl Sums {
     }
 
     /// A time of a helper's, in milliseconds since the first helper's start.
-    fn since_first(&self, profile: &Profile, at_ms: f64) -> f64 {
+    pub(super) fn since_first(&self, profile: &Profile, at_ms: f64) -> f64 {
         (profile
             .journal
             .started_unix_ms
@@ -479,141 +455,6 @@ fn part_of(gathered: &Gathered, rank: u32) -> String {
     }
 }
 
-type Timeline = (Option<Plot>, String, Vec<StepRow>);
-
-/// The start of the job: from the first object on, until nothing came for a while.
-fn timeline(gathered: &Gathered, sums: &Sums) -> Result<Timeline> {
-    let mut came: Vec<(f64, Bar)> = Vec::new();
-    let mut longest_step = 0.0f64;
-    for profile in gathered.profiles() {
-        let line = &profile.journal.timeline;
-        longest_step = longest_step.max(line.step_ms as f64);
-        for (number, step) in line.steps.iter().enumerate() {
-            let at = sums.since_first(profile, (number as u64 * line.step_ms) as f64);
-            let bar = Bar {
-                origin: step.origin,
-                tree: step.tree,
-                local: step.local,
-            };
-            if bar.total() > 0 {
-                came.push((at, bar));
-            }
-        }
-    }
-    came.sort_by(|one, other| one.0.total_cmp(&other.0));
-    let Some(&(begin, _)) = came.first() else {
-        return Ok((None, "Nothing has come yet.".to_owned(), Vec::new()));
-    };
-    let pause = came
-        .windows(2)
-        .position(|pair| pair[1].0 - pair[0].0 > PAUSE_MS.max(4.0 * longest_step));
-    let shown = pause.map_or(came.len(), |last| last + 1);
-    let end = came[shown - 1].0 + longest_step;
-    let step = ((end - begin) / BARS as f64).max(longest_step).max(1.0);
-    let mut bars = vec![Bar::default(); ((end - begin) / step).ceil().max(1.0) as usize];
-    for (at, bar) in &came[..shown] {
-        let place = (((at - begin) / step) as usize).min(bars.len() - 1);
-        bars[place].add(bar);
-    }
-    let first = gathered.profiles().next();
-    let marks: Vec<(f64, String)> = first
-        .and_then(|profile| {
-            let ready = profile.journal.ready_ms?;
-            let at = sums.since_first(profile, ready);
-            // Long before or after, it would press everything else together.
-            (at > begin - (end - begin) / 8.0 && at < end).then(|| vec![(at, "ready".to_owned())])
-        })
-        .unwrap_or_default();
-    let later = came.len() - shown;
-    let note = match later {
-        0 => format!(
-            "From {} to {} after the first helper's start.",
-            ms(begin),
-            ms(end)
-        ),
-        _ => format!(
-            "From {} to {} after the first helper's start; what came after a pause of {} is left out.",
-            ms(begin),
-            ms(end),
-            ms(PAUSE_MS)
-        ),
-    };
-    let rows = table_of_steps(begin, step, &bars);
-    let plot = plots::timeline(begin, step, &bars, &marks)?;
-    Ok((Some(plot), note, rows))
-}
-
-/// The same in ten rows, for those who do not see the bars.
-fn table_of_steps(begin: f64, step: f64, bars: &[Bar]) -> Vec<StepRow> {
-    let each = bars.len().div_ceil(10).max(1);
-    let rows = bars.chunks(each).enumerate().map(|(number, bars)| {
-        let mut sum = Bar::default();
-        bars.iter().for_each(|bar| sum.add(bar));
-        let from = begin + step * (number * each) as f64;
-        StepRow {
-            at: format!("{} to {}", ms(from), ms(from + step * bars.len() as f64)),
-            origin: count(sum.origin),
-            tree: count(sum.tree),
-            local: count(sum.local),
-        }
-    });
-    rows.collect()
-}
-
-/// The slowest objects of all nodes, each path once, in the order in which they were asked for,
-/// with the node where they took longest.
-fn slowest<'a>(gathered: &'a Gathered, sums: &Sums) -> Vec<(&'a str, Fall<'a>)> {
-    let mut by_path: HashMap<(&str, String), (&str, Fall<'_>)> = HashMap::new();
-    for node in &gathered.nodes {
-        let Some(profile) = &node.profile else {
-            continue;
-        };
-        for obtained in &profile.journal.obtained {
-            let key = (obtained.path.as_str(), obtained.what.to_string());
-            let slower = by_path
-                .get(&key)
-                .is_none_or(|(_, known)| known.obtained.took_ms < obtained.took_ms);
-            if slower && obtained.asked > 0 {
-                let at_ms = sums.since_first(profile, obtained.asked_at_ms);
-                by_path.insert(key, (&node.host, Fall { obtained, at_ms }));
-            }
-        }
-    }
-    let mut all: Vec<_> = by_path.into_values().collect();
-    let took = |(_, fall): &(&str, Fall<'_>)| fall.obtained.took_ms;
-    let name = |fall: &Fall<'a>| fall.obtained.path.as_str();
-    all.sort_by(|one, other| {
-        let slower = took(other).total_cmp(&took(one));
-        slower.then_with(|| name(&one.1).cmp(name(&other.1)))
-    });
-    all.truncate(FALLS);
-    all.sort_by(|one, other| one.1.at_ms.total_cmp(&other.1.at_ms));
-    all
-}
-
-fn fall_row((host, fall): &(&str, Fall<'_>)) -> FallRow {
-    let Obtained {
-        path,
-        what,
-        from,
-        took_ms,
-        bytes,
-        ..
-    } = fall.obtained;
-    FallRow {
-        path: path.clone(),
-        what: what.to_string(),
-        host: (*host).to_owned(),
-        at: ms(fall.at_ms),
-        took: ms(*took_ms),
-        size: show(*bytes),
-        from: match from {
-            Source::Origin => "origin",
-            Source::Tree => "tree",
-        },
-    }
-}
-
 fn family_rows(calls: &Calls) -> Vec<FamilyRow> {
     let row = |name: &str, ends: &Ends| FamilyRow {
         name: name.to_owned(),
@@ -697,15 +538,34 @@ fn passed_note(sums: &Sums) -> String {
     }
 }
 
-/// Everything that the page was made of, for programs.
+/// Objects of all nodes together that are in the page as data.
+const MOST_OBJECTS: usize = 4_000;
+/// In a larger job only the sums of each node are.
+const MOST_NODES: usize = 256;
+
+/// What the page was made of, for programs.
 fn data(gathered: &Gathered) -> String {
     let (name, json) = source(gathered);
+    let most = MOST_OBJECTS / gathered.nodes.len().max(1);
     let nodes = gathered.nodes.iter().map(|node| {
+        let profile = node.profile.as_ref();
+        let journal = profile.map(|profile| &profile.journal);
+        let whole = profile.filter(|_| gathered.nodes.len() <= MOST_NODES);
+        let whole = whole.map(|profile| {
+            let mut short = profile.clone();
+            let journal = &mut short.journal;
+            journal.left_out += journal.obtained.len().saturating_sub(most) as u64;
+            journal.obtained.truncate(most);
+            short
+        });
         json!({
             "rank": node.rank,
             "host": node.host,
             "state": match node.state { State::Ready => "ready", State::Missing => "missing" },
-            "profile": node.profile,
+            "ready_ms": journal.and_then(|journal| journal.ready_ms),
+            "from_origin": journal.map(|journal| journal.from_origin),
+            "from_tree": journal.map(|journal| journal.from_tree),
+            "profile": whole,
         })
     });
     let all = json!({name: json, "nodes": nodes.collect::<Vec<_>>()});

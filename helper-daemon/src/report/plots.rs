@@ -53,8 +53,8 @@ impl Width {
     /// Text of a readable size.
     pub(super) fn font(self) -> i32 {
         match self {
-            Width::Wide => 14,
-            Width::Narrow => 12,
+            Width::Wide => 17,
+            Width::Narrow => 15,
         }
     }
 }
@@ -158,7 +158,7 @@ pub(super) fn timeline(
                 .x_label_formatter(&|at| ms(*at))
                 .y_label_formatter(&|count| format!("{count:.0}"))
                 .x_desc("time since the first helper's start")
-                .y_desc("objects")
+                .y_desc(if width == Width::Wide { "objects" } else { "" })
                 .draw()?;
             for (number, bar) in bars.iter().enumerate() {
                 let left = from_ms + step_ms * number as f64;
@@ -215,7 +215,7 @@ pub(super) fn waterfall(falls: &[Fall<'_>]) -> Result<Plot> {
         |area, width| {
             let size = width.font();
             let names = if width == Width::Wide { 330 } else { 130 };
-            let letters = if width == Width::Wide { 44 } else { 18 };
+            let letters = if width == Width::Wide { 40 } else { 17 };
             let room = width.pixels() as i32 - names - 16;
             let place = |at: f64| names + (f64::from(room) * (at - first) / span) as i32;
             let bottom = falls.len() as i32 * ROW;

@@ -1,9 +1,10 @@
 //! What users see of a job: its profile, its report in a browser, and the helpers' logs.
 
-use crate::fixture::{ONE_TREE, SMALL_IMPORT, imports, packages, plain_import};
+use crate::fixture::{ONE_TREE, imports, packages, plain_import};
 use copper_tests::browser;
 use copper_tests::cluster::{Cluster, Job, Wishes, ranks};
 use copper_tests::compare::Outcome;
+use copper_tests::python;
 use copper_tests::session::wait_until;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -140,10 +141,10 @@ fn an_import_on_four_nodes_is_profiled_and_reported() {
     ]
     .concat();
     let mut job = Job::prepare(&cluster, &[origin.mount()], Wishes::arguments(&arguments));
-    let (plain, _) = plain_import(&job, origin.mount(), 1, SMALL_IMPORT);
+    let (plain, _) = plain_import(&job, origin.mount(), 1, python::IMPORT);
     job.try_start().unwrap_or_else(|error| panic!("{error:#}"));
     ranks::must_equal(
-        &ranks::run(imports(&job, origin.mount(), 1, SMALL_IMPORT)),
+        &ranks::run(imports(&job, origin.mount(), 1, python::IMPORT)),
         &plain,
         "cold",
     );
@@ -158,7 +159,7 @@ fn an_import_on_four_nodes_is_profiled_and_reported() {
         }
     }
     ranks::must_equal(
-        &ranks::run(imports(&job, origin.mount(), 1, SMALL_IMPORT)),
+        &ranks::run(imports(&job, origin.mount(), 1, python::IMPORT)),
         &plain,
         "warm",
     );

@@ -104,6 +104,12 @@ fn logs_and_profiles_are_written_where_the_script_is_told_to() {
         "summary.md",
     ] {
         let end = format!("-profiling_{end}");
-        assert_eq!(count_of(&last, &end), 4, "{end} in {}", last.display());
+        // Helpers write while they end.
+        let written = || count_of(&last, &end) == 4;
+        assert!(
+            wait_until(SNAPSHOT_TIME, written),
+            "{end} in {}",
+            last.display()
+        );
     }
 }

@@ -62,7 +62,7 @@ fn run_job(cluster: &Cluster, nodes: usize, mpi: &Mpi, code: &Path) -> Counts {
     };
     let cold = run();
     assert!(
-        cold.of(Operation::Open) > 100,
+        cold.of(Operation::Open) > 50,
         "{}",
         origin::most_touched(&cold)
     );

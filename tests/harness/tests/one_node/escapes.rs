@@ -4,11 +4,12 @@
 //! what passes the shim by, or is done by ld.so, is seen.
 
 use copper_tests::compare::Outcome;
-use copper_tests::session::{Session, Way};
+use copper_tests::session::{Session, Way, wait_until};
 use copper_tests::{call_counts, environment, origin, python};
 use slow_origin::{Load, Operation, SlowOrigin};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 struct Packages {
     /// Declared first, so that the helper is gone before the origin is.
@@ -112,6 +113,49 @@ fn everything_once_cold_below_a_covered_prefix() {
 #[test]
 fn everything_once_cold_in_the_view() {
     everything_once_cold(Way::View);
+}
+
+/// Which files of a directory are fetched once two modules and two other files were read.
+#[test]
+fn modules_are_read_ahead_and_nothing_else_is() {
+    let scratch = environment::scratch();
+    let source = scratch.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    let names = ["a", "b", "c", "d", "e"];
+    for name in names {
+        for (suffix, length) in [("pyc", 100), ("dat", 100)] {
+            std::fs::write(source.join(format!("{name}.{suffix}")), vec![b'x'; length]).unwrap();
+        }
+    }
+    std::fs::write(source.join("long.pyc"), vec![b'x'; 2 << 20]).unwrap();
+    let mount = scratch.path().join("modules");
+    let origin = origin::slow(&source, &mount, &Load::none());
+    let session = Session::start(&[&mount]);
+    let read = |names: &[&str]| {
+        let mut cat = session.command(Way::Covered, "cat");
+        cat.args(names.iter().map(|name| mount.join(name)));
+        let outcome = Outcome::of(&mut cat);
+        assert!(outcome.status.success(), "{outcome:?}");
+    };
+    read(&["a.dat", "b.dat", "a.pyc"]);
+    assert_eq!(
+        session.status_number(["cached", "files"]),
+        3,
+        "none is enough"
+    );
+    read(&["b.pyc"]);
+    let all_there = || session.status_number(["cached", "files"]) == 7;
+    assert!(wait_until(Duration::from_secs(20), all_there));
+    let counts = origin.counts().unwrap();
+    assert_eq!(counts.of(Operation::Open), 7, "{:#?}", counts.paths);
+    assert!(
+        !counts.bytes_read.contains_key("long.pyc"),
+        "{:#?}",
+        counts.bytes_read
+    );
+    origin.reset().unwrap();
+    read(&["c.pyc", "d.pyc", "e.pyc"]);
+    assert_eq!(origin.counts().unwrap().total(), 0);
 }
 
 /// Walks inside libc. Under a covered prefix a walk that changes the working directory is in the
