@@ -3,7 +3,8 @@
 //!
 //! The structures are the public ones of `<fts.h>`. A walk of ours has its own address where libc's
 //! has a list or nothing, so that both kinds can be told apart. `fts_set` only writes to an entry,
-//! which is the same for both.
+//! which is the same for both. One file, because it is one machine of states: what goes down, on and up
+//! shares every field.
 
 use crate::cwd::{fchdir, fchdir_within};
 use crate::directory::{closedir, dirfd, opendir, readdir};

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import xml.etree.ElementTree as xml
+from pathlib import Path
 
 MODULES = [
     "test_os", "test_posix", "test_stat", "test_glob", "test_fnmatch", "test_pathlib", "test_shutil",
@@ -54,14 +55,18 @@ class Suite:
         )
         (library / "site-packages").mkdir()
         shutil.copy2(os.path.realpath(sys.executable), self.interpreter)
+        for shared in Path(sysconfig.get_config_var("LIBDIR")).glob("libpython3*.so*"):
+            shutil.copy2(shared, self.tree / "lib")
         for link in ("python3", "python"):
             (self.tree / "bin" / link).symlink_to(VERSION)
 
     def run(self, way, module, place, log):
         """Runs one module with `place` to write to; returns what became of each test, by its id."""
-        report = log.with_suffix(".xml")
-        report.unlink(missing_ok=True)
+        report = place / "report.xml"
         environment = {**way.environment(), "TMPDIR": str(place), "HOME": str(place)}
+        if way.user is not None:
+            # The interpreter's own may be out of this user's reach.
+            environment["LD_LIBRARY_PATH"] = str(self.tree / "lib")
         command = [
             way.seen(self.interpreter), "-m", "test", "-v", "--timeout", str(LIMIT),
             "--junit-xml", report, "--tempdir", place, module,

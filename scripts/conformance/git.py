@@ -41,7 +41,7 @@ SCENARIOS = {
     "worktree": "git worktree add -q ../tree -b tree && cd ../tree && echo w > w && git add . && git commit -qm w && git worktree list | wc -l && cd ../first && git worktree remove ../tree && git worktree prune && git branch",
     "submodule": "cd .. && git init -q -b main sup && cd sup && git -c protocol.file.allow=always submodule --quiet add ../origin.git sub && git commit -qm sub && git submodule status && cat .gitmodules sub/src/one",
     "collect garbage": "for i in $(seq 20); do echo $i > src/one; git commit -qam $i; done; git gc -q --prune=now; git count-objects -v; git repack -adq; git reflog expire --expire=now --all; git prune; git log --oneline | wc -l",
-    "bisect": "for i in $(seq 8); do echo $i > n; git add n; git commit -qm $i; done; git bisect start -q HEAD HEAD~7 > /dev/null && git bisect run sh -c 'test $(cat n) -lt 5' | grep 'first bad' -A4; git bisect reset -q",
+    "bisect": "for i in $(seq 8); do echo $i > n; git add n; git commit -qm $i; done; git bisect start HEAD HEAD~7 > /dev/null && git bisect run sh -c 'test $(cat n) -lt 5' | grep 'first bad' -A4; git bisect reset > /dev/null 2>&1",
     "patches": "for i in 1 2; do echo $i > p$i; git add .; git commit -qm p$i; done; git format-patch -q -2 -o ../patches; git reset -q --hard HEAD~2; git am -q ../patches/*; git log --format=%s; git apply --stat ../patches/*",
     "archive and bundle": "git archive HEAD | tar -tf -; git bundle create -q ../all.bundle --all && git clone -q ../all.bundle ../bundled && git -C ../bundled log --format=%s; git bundle verify -q ../all.bundle",
     "sparse checkout": "git sparse-checkout set docs src/deep && find . -path ./.git -prune -o -print | sort; git sparse-checkout disable && ls src",

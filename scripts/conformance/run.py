@@ -48,7 +48,7 @@ class Runner:
         place.mkdir(parents=True)
         if self.user is not None:
             os.chown(place, self.user, self.user)
-        log = self.logs / f"{unit.replace('/', '-').replace(' ', '-')}.{way.name}.log"
+        log = self.logs / f"{as_name(unit)}.{way.name}.log"
         outcomes = self.suite.run(way, unit, place, log)
         shutil.rmtree(place, ignore_errors=True)
         return outcomes
@@ -84,6 +84,11 @@ class Runner:
         return found
 
 
+def as_name(unit):
+    """The unit's name as the name of a file."""
+    return unit.replace("/", "-").replace(" ", "-")
+
+
 def unstable(runs):
     """The tests that the plain runs do not agree on."""
     return [test for test in sorted(set().union(*runs)) if len({run.get(test) for run in runs}) > 1]
@@ -102,7 +107,7 @@ def run_suite(arguments, suite, base):
     wanted = suite.quick if arguments.quick else suite.units
     if arguments.units:
         wanted = [unit for unit in suite.units if unit in arguments.units]
-    file_of = lambda unit: directory / f"{unit.replace('/', '-').replace(' ', '-')}.json"
+    file_of = lambda unit: directory / f"{as_name(unit)}.json"
     if arguments.missing:
         wanted = [unit for unit in wanted if not file_of(unit).exists()]
     if wanted:
@@ -137,6 +142,9 @@ def tell(suite, results):
     """Prints the differences of a suite; returns how many are not explained."""
     bad = 0
     for unit, result in results.items():
+        if not row(result)[0]:
+            bad += 1
+            print(f"{suite.title}: {unit}: nothing passes in the plain run", file=sys.stderr)
         for way in ("covered", "view"):
             for test, expected, got in Runner.differences(result, way) if way in result else []:
                 if explained(test) is None:
@@ -149,8 +157,8 @@ def document(all_results, path):
     """Writes what became of everything."""
     lines = [INTRODUCTION]
     for user, suites in all_results:
-        who = "root" if user == "root" else f"the user {user}, whom permissions concern"
-        for title, results in suites:
+        who = "root" if user == "root" else f"the user {user}"
+        for title, results, missing in suites:
             lines += [f"## {title}, as {who}", "", HEAD]
             total = [0, 0, 0, 0]
             for unit, result in results.items():
@@ -159,6 +167,8 @@ def document(all_results, path):
                 lines.append(f"| {unit} | {cells(numbers)} |")
             lines += [f"| **all** | {cells(total)} |", ""]
             lines += remarks(results)
+            if missing:
+                lines += [f"Not run as this user: {', '.join(missing)}.", ""]
     path.write_text("\n".join(lines).rstrip() + "\n")
 
 
@@ -213,7 +223,9 @@ interpreter, its library and the directory it writes to, in a tree that is
   than plain, it must end as on a read-only mount of the tree.
 
 A suite that differs is run a second time, and both runs count as a difference only if neither gives what
-a plain run gave; what differed once is named. The machine: Linux {platform.release()}, glibc
+a plain run gave; what differed once is named. git's own suite needs a program of git's build, so git is
+seen at work instead: what it says, and what lies in the work tree and the repository afterwards, byte by
+byte. Perl's tests come from its source and run on the installed modules. The machine: Linux {platform.release()}, glibc
 {platform.libc_ver()[1]}, {os.cpu_count()} cores.
 """
 
@@ -259,10 +271,11 @@ def read(directory, suites):
     found = []
     for suite in suites:
         place = directory / suite.title.split()[0].lower()
-        file_of = lambda unit: place / f"{unit.replace('/', '-').replace(' ', '-')}.json"
+        file_of = lambda unit: place / f"{as_name(unit)}.json"
         results = {unit: json.loads(file_of(unit).read_text()) for unit in suite.units if file_of(unit).exists()}
         if results:
-            found.append((suite.title, results))
+            missing = [unit for unit in suite.units if unit not in results]
+            found.append((suite.title, results, missing))
     return found
 
 
