@@ -64,9 +64,10 @@ else
   step "formatting" cargo fmt --all --check
   step "lints" lints
   step "tests" cargo test --release --locked --no-fail-fast
+  # valgrind complains of any audit library: see docs/LIMITATIONS.md.
   step "tests under the audit library" env COPPER_TEST_AUDIT=1 \
     cargo test --release --locked --test one_node -- coexistence:: starting::programs \
-    real_programs::shells real_programs::python real_programs::git
+    --skip coexistence::watched_programs
   step "suites of others" scripts/conformance.sh --quick
   step "model of the catalog's publishing" model
   step "fuzzing" scripts/fuzz.sh 15
