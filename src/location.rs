@@ -8,6 +8,9 @@ pub const RUNTIME_VARIABLE: &str = "COPPER_RUNTIME_DIR";
 pub const PATHS_VARIABLE: &str = "COPPER_PATHS";
 /// Overrides the view's directory, for the helper.
 pub const VIEW_VARIABLE: &str = "COPPER_VIEW";
+/// `on` has the audit library stay under a dynamic loader that makes calls slower for it, as those
+/// before glibc 2.35 do.
+pub const AUDIT_VARIABLE: &str = "COPPER_AUDIT";
 /// `1` switches the shim off.
 pub const DISABLE_VARIABLE: &str = "COPPER_DISABLE";
 

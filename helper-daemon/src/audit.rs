@@ -2,12 +2,13 @@
 //! without, which is measured once and kept in the runtime directory.
 //!
 //! Loaders before glibc 2.35 send every call from one library to another through a slow path as
-//! soon as there is any audit library, unless their distributor has taken the newer behaviour over.
-//! So the version tells nothing, and a program is timed.
+//! soon as there is any audit library. The library declines to be used by those, unless the user wants
+//! it at any cost; what it costs under the others is measured, since that is what matters.
 
 use crate::environment;
 use crate::runtime::Runtime;
 use anyhow::{Context, Result, ensure};
+use copper_core::location::AUDIT_VARIABLE;
 use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, OsString};
 use std::fs;
@@ -38,6 +39,13 @@ pub(crate) enum When {
     On,
     /// Never.
     Off,
+}
+
+/// The audit library for programs to run under.
+#[derive(Debug)]
+pub(crate) struct Audit {
+    library: PathBuf,
+    when: When,
 }
 
 /// What was measured.
@@ -82,10 +90,11 @@ pub(crate) fn library() -> Result<PathBuf> {
 }
 
 /// The audit library, if programs are to run under it.
-pub(crate) fn wanted(runtime: &Runtime, when: When) -> Result<Option<PathBuf>> {
+pub(crate) fn wanted(runtime: &Runtime, when: When) -> Result<Option<Audit>> {
+    let of = |library| Audit { library, when };
     match when {
         When::Off => Ok(None),
-        When::On => library().map(Some),
+        When::On => library().map(of).map(Some),
         When::Auto => {
             let Ok(library) = library() else {
                 return Ok(None);
@@ -96,7 +105,7 @@ pub(crate) fn wanted(runtime: &Runtime, when: When) -> Result<Option<PathBuf>> {
                 Ok(measured) => tracing::info!(cheap, "audit library: {}", measured.describe()),
                 Err(error) => tracing::info!("audit library not used: {error:#}"),
             }
-            Ok(cheap.then_some(library))
+            Ok(cheap.then_some(of(library)))
         }
     }
 }
@@ -239,7 +248,7 @@ fn call_other_library() {
 }
 
 /// The variables that switch the library on, merged with what they hold already.
-pub(crate) fn variables(library: &Path) -> Vec<(&'static str, OsString)> {
+pub(crate) fn variables(audit: &Audit) -> Vec<(&'static str, OsString)> {
     let joined = |name: &str, own: &std::ffi::OsStr| {
         let mut value = std::env::var_os(name).unwrap_or_default();
         if !value.is_empty() {
@@ -252,11 +261,14 @@ pub(crate) fn variables(library: &Path) -> Vec<(&'static str, OsString)> {
         std::env::var_os(name).is_some_and(|value| value.to_string_lossy().contains(what))
     };
     let mut variables = Vec::new();
-    let audit = match std::env::var_os(VARIABLE) {
+    let value = match std::env::var_os(VARIABLE) {
         Some(value) if NAMES.iter().any(|name| holds(VARIABLE, name)) => value,
-        _ => joined(VARIABLE, library.as_os_str()),
+        _ => joined(VARIABLE, audit.library.as_os_str()),
     };
-    variables.push((VARIABLE, audit));
+    variables.push((VARIABLE, value));
+    if audit.when == When::On {
+        variables.push((AUDIT_VARIABLE, OsString::from("on")));
+    }
     let name = STATIC_TLS.split('=').next().unwrap_or(STATIC_TLS);
     if !holds(TUNABLES, name) {
         variables.push((TUNABLES, joined(TUNABLES, STATIC_TLS.as_ref())));

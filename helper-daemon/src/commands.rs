@@ -235,7 +235,7 @@ pub(crate) fn env(format: Format, audit: audit::When) -> Result<()> {
         None => Vec::new(),
     };
     let audit = audit::wanted(&runtime, audit)?;
-    let variables = environment::variables(&runtime, &covered, audit.as_deref())?;
+    let variables = environment::variables(&runtime, &covered, audit.as_ref())?;
     print(&launch_line::text(format, &variables)?)
 }
 

@@ -1,13 +1,13 @@
 //! The environment under which a program uses the helper.
 #![forbid(unsafe_code)]
 
-use crate::audit;
+use crate::audit::{self, Audit};
 use crate::runtime::Runtime;
 use anyhow::{Context, Result, bail, ensure};
 use copper_core::location::{PATHS_VARIABLE, RUNTIME_VARIABLE};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Overrides where libcopper.so is.
 const LIBRARY_VARIABLE: &str = "COPPER_LIB";
@@ -60,7 +60,7 @@ fn find_library() -> Result<PathBuf> {
 pub(crate) fn variables(
     runtime: &Runtime,
     covered: &[Vec<u8>],
-    audit: Option<&Path>,
+    audit: Option<&Audit>,
 ) -> Result<Vec<(&'static str, OsString)>> {
     let preload = with_library(library()?.as_os_str(), std::env::var_os(PRELOAD).as_deref());
     let known = std::env::var_os(PATHS_VARIABLE).unwrap_or_default();

@@ -1,10 +1,10 @@
 //! What a helper obtained: each object with the time it took, where it came from and how often it
 //! was asked for; and what it left to the origin, and why.
 //!
-//! It is kept always, since the question why a job was slow is asked afterwards. It costs two
-//! look-ups in a hash map for each object that comes from the origin or the tree, and nothing where
-//! a program is answered from the catalog. Its memory is bounded: [`SHORT`] objects (about 4 MB),
-//! [`LONG`] where all paths are wanted; what comes later is counted only.
+//! It is kept always, since the question why a job was slow is asked afterwards. It costs a few
+//! look-ups in hash maps for each object that comes from the origin or the tree, and nothing where
+//! a program is answered from the catalog. Its memory is bounded: [`SHORT`] objects, [`LONG`]
+//! where all paths are wanted; what comes later is counted only.
 #![forbid(unsafe_code)]
 
 mod timeline;

@@ -1,5 +1,6 @@
 //! Starting a helper as a process of its own, and waiting until it serves.
 
+use crate::audit;
 use crate::cli::{LogType, Service};
 use crate::client::connect;
 use crate::helper::READY;
@@ -132,6 +133,7 @@ fn spawn(runtime: &Runtime, launch: &Launch<'_>, starter: &UnixStream) -> Result
         .env(RUNTIME_VARIABLE, runtime.directory())
         .env(DISABLE_VARIABLE, "1")
         .env_remove("LD_PRELOAD")
+        .env_remove(audit::VARIABLE)
         .stdin(Stdio::null())
         .stdout(match launch.log_type {
             LogType::File => Stdio::null(),

@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &cli::Run, launch: &Launch<'_>) -> Result<u8> {
     };
     let covered = all_covered(&runtime, wanted)?;
     let audit = audit::wanted(&runtime, arguments.audit)?;
-    let variables = environment::variables(&runtime, &covered, audit.as_deref())?;
+    let variables = environment::variables(&runtime, &covered, audit.as_ref())?;
     let names: Vec<&str> = variables.iter().map(|(name, _)| *name).collect();
     let line = launch_line::for_ranks(&arguments.command, &names);
     // The shim, not this program, finds covered programs and starts them from the store.

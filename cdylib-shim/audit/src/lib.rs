@@ -79,10 +79,12 @@ const RUN_PATH: c_uint = 0x04;
 /// To be called by the dynamic loader.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn la_version(offered: c_uint) -> c_uint {
-    if process::is_disabled() {
+    let is_new = offered >= NEWEST;
+    // A program may run in a container with an older loader than that which was measured.
+    if process::is_disabled() || !(is_new || process::is_wanted_at_any_cost()) {
         return 0;
     }
-    search::prepare(offered >= NEWEST);
+    search::prepare(is_new);
     static_tls::prepare(session::variable("GLIBC_TUNABLES").unwrap_or(b""));
     offered.min(NEWEST)
 }

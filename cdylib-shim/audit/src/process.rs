@@ -3,7 +3,7 @@
 
 use crate::session;
 use crate::sys::call;
-use copper_core::location::DISABLE_VARIABLE;
+use copper_core::location::{AUDIT_VARIABLE, DISABLE_VARIABLE};
 use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -80,6 +80,11 @@ unsafe fn path_of_program(told: *const [usize; 2]) -> Option<*const c_char> {
         }
     }
     None
+}
+
+/// Whether the user wants this library in any case.
+pub(crate) fn is_wanted_at_any_cost() -> bool {
+    session::variable(AUDIT_VARIABLE).is_some_and(|value| value == b"on")
 }
 
 /// There is no errno here to be kept: system calls are made without libc.

@@ -10,6 +10,8 @@ use crate::status::Calls;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts<'a> {
     pub(super) missing: Vec<String>,
+    /// The nodes were not asked: they left files.
+    pub(super) from_files: bool,
     pub(super) covered: Vec<String>,
     pub(super) calls: Option<&'a Calls>,
     pub(super) passed: Vec<&'a Passed>,
@@ -29,7 +31,13 @@ const SLOW_MS: f64 = 500.0;
 /// The advice, the weightiest first; never empty.
 pub(super) fn give(facts: &Facts<'_>) -> Vec<String> {
     let mut advice = Vec::new();
-    if !facts.missing.is_empty() {
+    if !facts.missing.is_empty() && facts.from_files {
+        advice.push(format!(
+            "{} no profile: {}. Was its helper killed, or lost before the end?",
+            several(facts.missing.len() as u64, "node left", "nodes left"),
+            list(&facts.missing)
+        ));
+    } else if !facts.missing.is_empty() {
         advice.push(format!(
             "{} not answer: {}. Programs there read the origin themselves. See the helper's log on \
              each (`copper start --log FILE --log-level info`).",

@@ -39,6 +39,7 @@ pub(super) struct NodeRow {
     pub(super) rank: u32,
     pub(super) host: String,
     pub(super) ready: bool,
+    pub(super) missing: &'static str,
     pub(super) part: String,
     pub(super) start: String,
     pub(super) origin: String,
@@ -136,6 +137,7 @@ impl Page {
         let slow = slowest(gathered, &sums);
         let advice = advice::give(&Facts {
             missing: gathered.missing().into_iter().map(str::to_owned).collect(),
+            from_files: gathered.from_files,
             covered: covered.clone(),
             calls: sums.calls.as_ref(),
             passed: sums.passed.iter().collect(),
@@ -422,6 +424,10 @@ fn node_rows(gathered: &Gathered) -> Vec<NodeRow> {
                 rank: node.rank,
                 host: node.host.clone(),
                 ready: node.state == State::Ready,
+                missing: match gathered.from_files {
+                    true => "left no profile",
+                    false => "does not answer",
+                },
                 part: part_of(gathered, node.rank),
                 start: or_dash(
                     journal
