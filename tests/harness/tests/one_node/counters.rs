@@ -330,9 +330,11 @@ fn the_metrics_file_is_there_while_the_helper_is() {
         text.contains("copper_wait_seconds_bucket{le=\"+Inf\"} "),
         "{text}"
     );
-    let left = fs::read_dir(session.directory()).unwrap().flatten();
-    let left: Vec<_> = left
-        .filter(|entry| entry.path().extension().is_some_and(|e| e == "prom"))
-        .collect();
-    assert!(left.is_empty(), "{left:?}");
+    let left = || {
+        let left = fs::read_dir(session.directory()).unwrap().flatten();
+        left.filter(|entry| entry.path().extension().is_some_and(|end| end == "prom"))
+            .count()
+    };
+    // The helper ends when the run has.
+    assert!(wait_until(Duration::from_secs(5), || left() == 0));
 }
