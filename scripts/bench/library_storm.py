@@ -78,7 +78,7 @@ class Bench:
         try:
             if origin.stdout.readline().strip() != "mounted":
                 raise SystemExit("the slow origin could not be mounted; see above")
-            tell(control, {"load": {"latency_us": 1000, "kept_by_kernel_ms": 0}})
+            tell(control, {"load": {"latency_us": self.arguments.latency_us, "kept_by_kernel_ms": 0}})
             for number in range(max(1, self.arguments.rounds // 3)):
                 print(f"slow origin, round {number + 1}", file=sys.stderr)
                 self.run("slow: native", mount)
@@ -90,9 +90,9 @@ class Bench:
             origin.wait()
 
 
-def table(medians):
+def table(medians, latency):
     lines = ["| | seconds | to native |", "|---|---|---|"]
-    for prefix, variants, title in [("", VARIANTS, ""), ("slow: ", SLOW, "slow origin, 1 ms per operation: ")]:
+    for prefix, variants, title in [("", VARIANTS, ""), ("slow: ", SLOW, f"slow origin, {latency} µs per operation: ")]:
         native = medians[f"{prefix}{variants[0]}"]
         for variant in variants:
             seconds = medians[f"{prefix}{variant}"]
@@ -108,6 +108,7 @@ def main():
     parser.add_argument("--libraries", type=int, default=300)
     parser.add_argument("--modules", type=int, default=150)
     parser.add_argument("--rpath", choices=["origin", "absolute"], default="origin")
+    parser.add_argument("--latency-us", type=int, default=200, help="of each operation on the slow origin")
     parser.add_argument("--directory", default="/var/tmp", help="where the libraries are made")
     bench = Bench(parser.parse_args())
     try:
@@ -120,10 +121,10 @@ def main():
     arguments = bench.arguments
     print(f"{arguments.libraries} libraries and {arguments.modules} extension modules, "
           f"search paths {arguments.rpath}; made in {bench.generation:.0f} s\n")
-    print(table(medians))
+    print(table(medians, arguments.latency_us))
     Path(arguments.json).write_text(json.dumps({
         "machine": machine(), "libraries": arguments.libraries, "modules": arguments.modules,
-        "rpath": arguments.rpath, "generation_seconds": bench.generation,
+        "rpath": arguments.rpath, "slow_latency_us": arguments.latency_us, "generation_seconds": bench.generation,
         "medians": medians, "runs": {name: values for name, values in bench.results.items() if name != "warming"},
     }, indent=1) + "\n")
 

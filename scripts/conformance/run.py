@@ -168,7 +168,7 @@ def document(all_results, path):
             lines += [f"| **all** | {cells(total)} |", ""]
             lines += remarks(results)
             if missing:
-                lines += [f"Not run as this user: {', '.join(missing)}.", ""]
+                lines += [f"Without a result in this run (`--missing` makes it): {', '.join(missing)}.", ""]
     path.write_text("\n".join(lines).rstrip() + "\n")
 
 
