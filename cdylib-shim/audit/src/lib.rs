@@ -146,7 +146,10 @@ pub unsafe extern "C" fn la_objsearch(
     // SAFETY: the loader's name is NUL-terminated; the cookie is what la_objopen has put there.
     let (text, requester) = unsafe { (CStr::from_ptr(name), *cookie) };
     match flag {
-        ORIGINAL => search::named(text, requester).map_or(name, CStr::as_ptr),
+        ORIGINAL => {
+            place::begin_search();
+            search::named(text, requester).map_or(name, CStr::as_ptr)
+        }
         LIBRARY_PATH | RUN_PATH => match place::candidate(text.to_bytes()) {
             place::Answer::Stored(path) => path.as_ptr(),
             place::Answer::Absent => core::ptr::null(),

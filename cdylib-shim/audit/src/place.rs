@@ -12,6 +12,7 @@ use copper_core::path::{self, PATH_MAX};
 use copper_core::request::{Operation, Outcome};
 use copper_core::store::{self, FILE_PATH_MAX};
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 /// What a candidate of the loader's search is.
 pub(crate) enum Answer {
@@ -33,10 +34,47 @@ pub(crate) enum Known {
     Doubt,
 }
 
+/// What the kernel was asked of this process, for the search that the loader is at: a search looks at
+/// many directories, and a system call for each would cost more than the search.
+struct Once(AtomicU8);
+
+impl Once {
+    const UNKNOWN: u8 = 0;
+    const NO: u8 = 1;
+    const YES: u8 = 2;
+
+    fn get(&self, ask: impl FnOnce() -> bool) -> bool {
+        // Only used from calls of the loader, which makes them under its lock.
+        match self.0.load(Ordering::Relaxed) {
+            Self::UNKNOWN => {
+                let answer = ask();
+                let known = if answer { Self::YES } else { Self::NO };
+                self.0.store(known, Ordering::Relaxed);
+                answer
+            }
+            known => known == Self::YES,
+        }
+    }
+
+    fn forget(&self) {
+        self.0.store(Self::UNKNOWN, Ordering::Relaxed);
+    }
+}
+
+static SAME_USER: Once = Once(AtomicU8::new(Once::UNKNOWN));
+static IN_REACH: Once = Once(AtomicU8::new(Once::UNKNOWN));
+
+/// The loader begins a search: what was known of this process may have changed since the last.
+pub(crate) fn begin_search() {
+    SAME_USER.forget();
+    IN_REACH.forget();
+}
+
 /// The session, where the catalog may be believed and this process is still the same user.
 pub(crate) fn session() -> Option<&'static Session> {
     let session = session::known()?;
-    (session.is_believable() && process::is_user(session.uid)).then_some(session)
+    let is_same_user = || SAME_USER.get(|| process::is_user(session.uid));
+    (session.is_believable() && is_same_user()).then_some(session)
 }
 
 /// An absolute path that Copper answers for.
@@ -159,10 +197,12 @@ pub(crate) fn join(directory: &[u8], name: &[u8], room: &mut [u8; PATH_MAX + 1])
 
 /// Whether this process still sees the store: in a chroot, paths mean other things.
 fn store_is_in_reach(session: &Session) -> bool {
-    let mut root = [0u8; store::ROOT_MAX + 16];
-    store::mirror_path(session.mirror, b"", &mut root).is_some()
-        && sys::stat_at(libc::AT_FDCWD, root.as_ptr().cast(), 0)
-            .is_ok_and(|found| found.st_dev == session.store_device)
+    IN_REACH.get(|| {
+        let mut root = [0u8; store::ROOT_MAX + 16];
+        store::mirror_path(session.mirror, b"", &mut root).is_some()
+            && sys::stat_at(libc::AT_FDCWD, root.as_ptr().cast(), 0)
+                .is_ok_and(|found| found.st_dev == session.store_device)
+    })
 }
 
 /// A candidate's answer. It is opened under the store's name, while the loader keeps the
