@@ -487,6 +487,7 @@ pub(crate) struct Service {
     /// directory, fetch up to so many of its others before they are asked for; 0 to fetch nothing
     /// that nobody asked for.
     #[arg(long, value_name = "FILES", default_value_t = READ_AHEAD)]
+    #[serde(default = "read_ahead")]
     pub(crate) read_ahead: usize,
     /// Bind all of the helper's threads to these processors, e.g. 48-51,60.
     #[arg(long, value_name = "LIST")]
@@ -525,6 +526,10 @@ fn parse_fraction(text: &str) -> Result<f64, String> {
 const DIRECTORY_LIMIT: usize = 20_000;
 const THREADS: u16 = 16;
 const READ_AHEAD: usize = 512;
+
+fn read_ahead() -> usize {
+    READ_AHEAD
+}
 
 /// `copper helper`.
 #[derive(Debug, Args)]

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn absences(nodes: u32) -> Absences {
-        let topology = Topology::new(nodes, 1, 2).expect("a tree");
+        let topology = Topology::fitted(nodes, 1, 2).expect("a tree");
         Absences::new(Duration::from_secs(9), &topology)
     }
 

@@ -151,7 +151,12 @@ listener = socket.create_server(('', port))
 print('listening', flush=True)
 while True:
     child, _ = listener.accept()
-    parent = socket.create_connection((host, port), 2)
+    try:
+        parent = socket.create_connection((host, port), 2)
+    except OSError:
+        # The parent's helper may not listen yet; the child's tries again.
+        child.close()
+        continue
     file = open(record, 'wb', buffering=0)
     threading.Thread(target=copy, args=(child, parent, file), daemon=True).start()
     threading.Thread(target=copy, args=(parent, child, None), daemon=True).start()
