@@ -16,7 +16,7 @@ use crate::shared_memory::{AlarmPage, CatalogMemory, CountersMemory};
 use crate::status::Status;
 use crate::store::{self, Store};
 use crate::view::{self, View};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use copper_core::catalog::writer::{Identity, Writer};
 use copper_core::path;
 use copper_core::request::{ALARM, CATALOG, COUNTERS, Outcome};
@@ -126,14 +126,7 @@ fn user_namespace() -> u64 {
 
 /// Runs the helper; tells the starter how that went.
 pub(crate) fn run(arguments: &cli::Helper) -> Result<()> {
-    let ended = run_to_end(arguments, Instant::now());
-    if let Err(error) = &ended {
-        tracing::error!(target: log::FATAL, "{error:#}");
-    }
-    ended
-}
-
-fn run_to_end(arguments: &cli::Helper, began: Instant) -> Result<()> {
+    let began = Instant::now();
     let starter = arguments.starter.map(|descriptor| {
         // SAFETY: the starter gave this descriptor to us for this very purpose.
         unsafe { OwnedFd::from_raw_fd(descriptor) }
@@ -146,26 +139,35 @@ fn run_to_end(arguments: &cli::Helper, began: Instant) -> Result<()> {
             let _ = rustix::io::write(starter, message);
         }
     };
-    let runtime = Runtime::make()?;
+    let runtime = Runtime::make().map_err(fatal)?;
     let lock = if starter.is_some() {
-        Some(runtime.wait_for_lock()?)
+        runtime.wait_for_lock().map(Some)
     } else {
-        runtime.lock_helper()?
+        runtime.lock_helper()
     };
-    let Some(_lock) = lock else {
+    let Some(_lock) = lock.map_err(fatal)? else {
         tell(BUSY);
-        bail!("there is a helper already; use it, or run: copper stop");
+        let error = anyhow!("there is a helper already; use it, or run: copper stop");
+        return Err(fatal(error));
     };
     let started = Started::new(arguments, &runtime, began);
     match started {
-        Ok(started) => started.serve(starter, arguments),
+        Ok(started) => started.serve(starter, arguments).map_err(fatal),
         Err(error) => {
+            // Logged before the starter, and whoever waits for it, goes on.
+            let error = fatal(error);
             tell(format!("{error:#}").as_bytes());
             runtime.clear();
             runtime.remove();
             Err(error)
         }
     }
+}
+
+/// Logs why the helper cannot go on.
+fn fatal(error: anyhow::Error) -> anyhow::Error {
+    tracing::error!(target: log::FATAL, "{error:#}");
+    error
 }
 
 /// A helper that is complete but does not serve yet.
