@@ -16,7 +16,7 @@ use crate::shared_memory::{AlarmPage, CatalogMemory, CountersMemory};
 use crate::status::Status;
 use crate::store::{self, Store};
 use crate::view::{self, View};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use copper_core::catalog::writer::{Identity, Writer};
 use copper_core::path;
 use copper_core::request::{ALARM, CATALOG, COUNTERS, Outcome};
