@@ -164,6 +164,11 @@ impl Store {
         Ok(())
     }
 
+    /// Room that is neither in use nor set aside, in bytes.
+    pub(crate) fn room(&self) -> u64 {
+        self.budget.saturating_sub(self.used + self.reserved)
+    }
+
     /// Whether a file of `size` bytes would fit if all else were evicted.
     pub(crate) fn could_hold(&self, size: u64) -> bool {
         footprint(size) <= self.budget.saturating_sub(self.reserved)

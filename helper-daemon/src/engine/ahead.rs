@@ -15,7 +15,8 @@ use copper_core::path::{is_within, split_last};
 use copper_core::request::Operation;
 use std::collections::{HashMap, VecDeque};
 
-/// What is read ahead: names that end so, up to so many bytes.
+/// What is read ahead: names that end so, up to so many bytes. All that follows a name's first dot
+/// must be the same, which tells Python's versions and its degrees of optimization apart.
 const MODULES: [(&[u8], u64); 3] = [
     (b".pyc", 1 << 20),
     (b"-linux-gnu.so", 4 << 20),
@@ -23,6 +24,8 @@ const MODULES: [(&[u8], u64); 3] = [
 ];
 /// So many files of a directory must have been asked for.
 const ASKED: u32 = 2;
+/// Nothing is read ahead where the store has less room than this, in bytes.
+const ROOM_LEFT: u64 = 256 << 20;
 /// Files that are fetched at a time: what programs ask for meanwhile waits behind few others.
 const AT_ONCE: usize = 4;
 /// Tokens of the questions that the helper asks itself; the server's clients have none so large.
@@ -33,12 +36,18 @@ const OWN: Token = 1 << 63;
 pub(super) struct Ahead {
     /// Most files of a directory that are read ahead.
     limit: usize,
-    /// How many files of each directory were asked for, by their suffix.
-    asked: HashMap<(OriginPath, &'static [u8]), u32>,
+    /// How many files of each directory were asked for, by what follows their names' first dot.
+    asked: HashMap<(OriginPath, Box<[u8]>), u32>,
     next: VecDeque<OriginPath>,
     under_way: usize,
     /// Files that were asked for so far, for the tokens.
     begun: u64,
+}
+
+/// What follows the first dot of a name.
+fn suffix_of(name: &[u8]) -> &[u8] {
+    let dot = name.iter().position(|&byte| byte == b'.');
+    dot.map_or(b"", |dot| &name[dot + 1..])
 }
 
 /// Whether the helper asked this itself.
@@ -70,11 +79,12 @@ impl Engine {
     /// Notes that a program asked for the bytes of `path`, which is free of links.
     pub(super) fn look_ahead(&mut self, path: &[u8]) {
         let module = MODULES.into_iter().find(|(end, _)| path.ends_with(end));
-        let Some((suffix, largest)) = module.filter(|_| self.ahead.limit > 0) else {
+        let Some((_, largest)) = module.filter(|_| self.ahead.limit > 0) else {
             return;
         };
-        let (directory, _) = split_last(path);
-        let key = (directory.into(), suffix);
+        let (directory, name) = split_last(path);
+        let suffix = suffix_of(name);
+        let key = (directory.into(), suffix.into());
         let asked = self.ahead.asked.entry(key).or_default();
         *asked = asked.saturating_add(1);
         if *asked == ASKED {
@@ -103,7 +113,7 @@ impl Engine {
         };
         listing
             .iter()
-            .filter(|entry| entry.name.ends_with(suffix))
+            .filter(|entry| suffix_of(entry.name) == suffix)
             .map(|entry| join(directory, entry.name).into())
             .filter(is_wanted)
             .take(self.ahead.limit)
@@ -115,8 +125,7 @@ impl Engine {
         while self.ahead.under_way < AT_ONCE
             && let Some(path) = self.ahead.next.pop_front()
         {
-            let usage = self.store.usage();
-            if usage.memory > usage.budget / 2 {
+            if self.store.room() < ROOM_LEFT {
                 self.ahead.next.clear();
                 return;
             }

@@ -63,7 +63,12 @@ impl Engine {
             }
         }
         if !self.tree.has_room_for(&object) {
-            if task.copies.1 >= MOST_COPIES || !self.make_room(found.attributes.size) {
+            if matches!(task.goal, Goal::Ahead(_)) {
+                // Nothing has to go for what nobody has asked for.
+                if self.store.reserve(found.attributes.size).is_err() {
+                    return Ok(Step::Done(Outcome::PassThrough));
+                }
+            } else if task.copies.1 >= MOST_COPIES || !self.make_room(found.attributes.size) {
                 let why = match self.store.could_hold(found.attributes.size) {
                     true => Reason::NoRoom,
                     false => Reason::TooLarge,

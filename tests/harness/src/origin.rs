@@ -1,11 +1,13 @@
 //! Read-only and slow origins for a tree, and what the counts of a slow one tell.
 
 use crate::environment;
+use crate::session::wait_until;
 use slow_origin::{Counts, Load, Operation, SlowOrigin};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// A slow origin that serves `source` at `mount`.
 ///
@@ -69,6 +71,33 @@ pub fn most_touched(counts: &Counts) -> String {
         lines.collect::<Vec<_>>().join("\n")
     )
 }
+
+/// What was counted once nothing reaches the origin any more: helpers read some files ahead of being
+/// asked for them.
+///
+/// # Panics
+/// When it cannot be asked, or goes on being asked for things.
+pub fn settled(counts: impl Fn() -> std::io::Result<Counts>) -> Counts {
+    let counts = || counts().unwrap_or_else(|error| panic!("{error}"));
+    let mut last = counts();
+    let is_silent = || {
+        std::thread::sleep(SILENCE);
+        let now = counts();
+        let silent = now.total() == last.total();
+        last = now;
+        silent
+    };
+    let silent = wait_until(Duration::from_secs(60), is_silent);
+    assert!(
+        silent,
+        "the origin is asked for ever:\n{}",
+        most_touched(&last)
+    );
+    last
+}
+
+/// What reads ahead asks for something more often than that.
+const SILENCE: Duration = Duration::from_millis(300);
 
 /// A file longer than this is read in parts, which several nodes may share.
 const PART: u64 = 1 << 20;

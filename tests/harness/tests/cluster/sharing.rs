@@ -30,7 +30,7 @@ fn import_once(cluster: &Cluster, nodes: usize) -> Counts {
     let each = asked_for("COPPER_TEST_RANKS").unwrap_or(2);
     let import = || ranks::run(imports(&job, origin.mount(), each, python::IMPORT));
     ranks::must_equal(&import(), &plain, &format!("cold on {nodes} nodes"));
-    let cold = origin.counts().unwrap();
+    let cold = origin::settled(|| origin.counts());
     assert!(
         cold.of(Operation::Open) > 300,
         "{}",

@@ -61,6 +61,7 @@ fn nothing_escapes_warm(way: Way) {
     let plain = packages.run(Way::Plain);
     assert!(plain.status.success(), "{plain:?}");
     packages.run(way).must_equal(&plain, "the cold import");
+    origin::settled(|| packages.origin.counts());
     packages.origin.reset().unwrap();
     for _ in 0..2 {
         packages.run(way).must_equal(&plain, "the warm import");
@@ -259,6 +260,7 @@ fn an_interpreter_on_the_origin_escapes_only_by_kernel_and_loader() {
     let plain = run(Way::Plain);
     assert!(plain.status.success(), "{plain:?}");
     run(Way::Covered).must_equal(&plain, "the cold run");
+    origin::settled(|| origin.counts());
     origin.reset().unwrap();
     run(Way::Covered).must_equal(&plain, "the warm run");
     let counts = origin.counts().unwrap();

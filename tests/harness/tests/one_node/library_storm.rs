@@ -43,6 +43,7 @@ fn a_storm_of_libraries() {
         let plain = storm(&session, Way::Plain, &mount);
         assert!(plain.status.success(), "{plain:?}");
         storm(&session, way, &mount).must_equal(&plain, "the cold storm");
+        origin::settled(|| origin.counts());
         origin.reset().unwrap();
         storm(&session, way, &mount).must_equal(&plain, "the warm storm");
         let counts = origin.counts().unwrap();

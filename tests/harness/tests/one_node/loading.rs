@@ -57,6 +57,7 @@ impl Mounted {
             self.run(way, script)
                 .must_equal(&plain, &format!("the {state} run of {script}"));
         }
+        origin::settled(|| self.origin.counts());
         self.origin.reset().unwrap();
         self.run(way, script).must_equal(&plain, "a further run");
         self.origin.counts().unwrap()
