@@ -485,7 +485,7 @@ pub(crate) struct Service {
     pub(crate) largest: Option<u64>,
     /// Once programs have asked for two Python modules (compiled ones, or extensions) of a
     /// directory, fetch up to so many of its others before they are asked for; 0 to fetch nothing
-    /// that nobody asked for.
+    /// that nobody asked for. With several nodes nothing is fetched ahead.
     #[arg(long, value_name = "FILES", default_value_t = READ_AHEAD)]
     #[serde(default = "read_ahead")]
     pub(crate) read_ahead: usize,

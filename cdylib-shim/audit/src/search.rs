@@ -9,7 +9,7 @@
 use crate::ask::ask;
 use crate::link_map::LinkMap;
 use crate::place::{Known, Place, session};
-use crate::session;
+use crate::session::{self, Session};
 use crate::stored::{Room, is_library};
 use crate::system;
 use copper_core::catalog::reader::Record;
@@ -179,7 +179,7 @@ pub(crate) fn named(name: &CStr, requester: usize) -> Option<&'static CStr> {
     }
     let place = Place::of(session, &text[..length], &mut room)?;
     match place.resolve() {
-        Known::Found(found) => mirrored(place, &found),
+        Known::Found(found) => mirrored(place, &found, false),
         _ => None,
     }
 }
@@ -315,22 +315,34 @@ fn in_directory(directory: &[u8], name: &[u8]) -> Search {
         return Search::Doubt;
     };
     match library.resolve() {
-        Known::Found(found) => mirrored(library, &found).map_or(Search::Doubt, Search::Ends),
+        Known::Found(found) => {
+            let vouched_for = is_asked_for_by_mirrored(session);
+            mirrored(library, &found, vouched_for).map_or(Search::Doubt, Search::Ends)
+        }
         Known::Absent => Search::GoesOn { covered: true },
         Known::Doubt => Search::Doubt,
     }
 }
 
+/// Whether the library that is searched for is needed by one that was loaded from the mirror, which the
+/// helper has filled with all that this needs.
+fn is_asked_for_by_mirrored(session: &Session) -> bool {
+    Requester::numbered(STATE.asking.get())
+        .is_some_and(|requester| path::is_within(requester.map.name(), session.mirror))
+}
+
 /// The name in the mirror of a library that is there, so that its `$ORIGIN` finds its siblings.
-fn mirrored(place: Place<'_>, found: &Record<'_>) -> Option<&'static CStr> {
+///
+/// All that it needs must be in the mirror as well, since the loader will search there. The helper has
+/// said so of what was asked for by a library in the mirror (`vouched_for`); else it is asked.
+fn mirrored(place: Place<'_>, found: &Record<'_>, vouched_for: bool) -> Option<&'static CStr> {
     if !found.attributes().is_regular() {
         return None;
     }
     let inode = place.stored_inode(found, Operation::Closure)?;
-    if let Some(name) = mirror_name(place, found, inode) {
+    if vouched_for && let Some(name) = mirror_name(place, found, inode) {
         return Some(name);
     }
-    // Its bytes are stored, but it was not asked for as a library yet.
     if ask(place.session, Operation::Closure, place.origin, b"") != Outcome::Known {
         return None;
     }

@@ -2,9 +2,11 @@
 //!
 //! An import asks for one module after the other and waits for each. Once programs have asked for
 //! some compiled modules of a directory, or for some extension modules, its others are fetched
-//! beside what they do, a few at a time. What nobody asks for then was read in vain, once for all
-//! nodes; so this is for modules alone, of which programs load most, and it never makes anything
-//! else leave the store.
+//! beside what they do, a few at a time. What nobody asks for then was read in vain; so this is for
+//! modules alone, of which programs load most, and it never makes anything else leave the store.
+//!
+//! In a job of several nodes nothing is read ahead: what a node is asked depends on which of its
+//! neighbours asked first, and the origin is to be asked the same however many nodes there are.
 #![forbid(unsafe_code)]
 
 use super::{Engine, Goal, Task, Token};
@@ -79,7 +81,8 @@ impl Engine {
     /// Notes that a program asked for the bytes of `path`, which is free of links.
     pub(super) fn look_ahead(&mut self, path: &[u8]) {
         let module = MODULES.into_iter().find(|(end, _)| path.ends_with(end));
-        let Some((_, largest)) = module.filter(|_| self.ahead.limit > 0) else {
+        let is_on = self.ahead.limit > 0 && !self.tree.has_others();
+        let Some((_, largest)) = module.filter(|_| is_on) else {
             return;
         };
         let (directory, name) = split_last(path);
