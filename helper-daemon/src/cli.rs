@@ -6,6 +6,7 @@ use crate::cpus::CpuList;
 use crate::doctor;
 use crate::log;
 use crate::size;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -459,11 +460,11 @@ pub(crate) struct Exec {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Service {
     /// Serve the files below this directory under their own paths (may be given several times).
-    #[arg(long = "cover", value_name = "DIR")]
+    #[arg(long = "cover", value_name = "DIR", value_parser = absolute_path())]
     pub(crate) cover: Vec<PathBuf>,
     /// Keep the cached files on this tmpfs (the default is the first that allows execution of
     /// /dev/shm, $XDG_RUNTIME_DIR, /tmp and $TMPDIR).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = absolute_path())]
     pub(crate) store: Option<PathBuf>,
     /// Use no more memory than this for cached files, e.g. 8G (the default is half of what is
     /// free).
@@ -471,7 +472,7 @@ pub(crate) struct Service {
     pub(crate) memory: Option<u64>,
     /// Where every absolute path appears again, served by Copper (the default is $COPPER_VIEW or
     /// /tmp/$USER/copper).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = absolute_path())]
     pub(crate) view: Option<PathBuf>,
     /// Fetch directories of up to this many names whole; larger ones are served name by name.
     #[arg(long, value_name = "NAMES", default_value_t = DIRECTORY_LIMIT)]
@@ -506,7 +507,7 @@ pub(crate) struct Service {
     pub(crate) profile: ProfileOptions,
     /// Write what copper status says to this file every few seconds, for Prometheus' node_exporter
     /// (textfile collector); {host} is replaced by the node's name. The file goes with the helper.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = absolute_path())]
     #[serde(default)]
     pub(crate) metrics: Option<PathBuf>,
     /// Ask the origin again for names that it did not have, when so much time has passed (the
@@ -514,6 +515,11 @@ pub(crate) struct Service {
     /// refresh).
     #[arg(long, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) absence_lifetime: Option<u64>,
+}
+
+/// Paths are the user's, as seen from where the command was given: the helper works elsewhere.
+fn absolute_path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(std::path::absolute)
 }
 
 fn parse_fraction(text: &str) -> Result<f64, String> {

@@ -32,6 +32,22 @@ fn a_helper_that_was_stopped_leaves_nothing() {
 }
 
 #[test]
+fn paths_are_those_of_where_the_command_was_given() {
+    let stage = Stage::new();
+    let store = stage.memory.path().to_str().expect("plain");
+    let output = stage
+        .copper(&["start", "--cover", "origin", "--store", store])
+        .current_dir(stage.base.path())
+        .output()
+        .expect("copper runs");
+    assert!(output.status.success(), "{output:?}");
+    let mut helper = Helper::of(&stage);
+    let origin = stage.origin.to_str().expect("plain");
+    assert_eq!(helper.status()["covered"], serde_json::json!([origin]));
+    helper.stop();
+}
+
+#[test]
 fn a_signal_ends_a_helper_as_cleanly() {
     let stage = Stage::new();
     let helper = stage.start(&[]);
