@@ -51,7 +51,8 @@ fn run_job(cluster: &Cluster, nodes: usize, mpi: &Mpi, code: &Path) -> Counts {
     let job = job(cluster, packages.mount());
     let hosts = cluster.hosts(nodes);
     let mut start = sshd::start(cluster, &job, nodes);
-    start.args(["--trees", "1"]);
+    // A helper that is alone would also fetch modules that no program asked for.
+    start.args(["--trees", "1", "--read-ahead", "0"]);
     must_start(&mut start);
     let run = || {
         packages.reset().unwrap();
