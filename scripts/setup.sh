@@ -84,8 +84,9 @@ if [ "${1:-}" != --demo ] && [ ! -d "$cache/perl-source" ] && command -v apt-get
   (
     cd "$place"
     mkdir -p lists/partial
+    source /etc/os-release
     apt-get indextargets --format 'deb-src $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
-      sort -u >sources
+      sort -u | grep " ${VERSION_CODENAME:-} " >sources
     own=(-qq -o "Dir::Etc::SourceList=$place/sources" -o Dir::Etc::SourceParts=/dev/null
       -o "Dir::State::Lists=$place/lists" -o APT::Sandbox::User=root)
     apt-get "${own[@]}" update && apt-get "${own[@]}" source --download-only perl >/dev/null &&
