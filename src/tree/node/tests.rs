@@ -472,3 +472,129 @@ fn a_rank_outside_the_job_is_refused() {
         Err(TopologyError::Rank { asked: 3, nodes: 3 })
     ));
 }
+
+/// A root with a file of four chunks and an entry, and three children.
+fn root_with_a_long_file(settings: Settings) -> (Alone, Arc<Record>, Object) {
+    let topology = Topology::new(4, 1, 3).unwrap();
+    let plan = Arc::new(Plan { topology, settings });
+    let mut root = Alone {
+        node: Node::new(plan, 0, 1).unwrap(),
+        now: Time(0),
+        actions: Vec::new(),
+    };
+    let entry = object(Kind::Entry, "/lib/small.py");
+    let id = looks(&root.ask(1, &entry))[0];
+    root.reply(id, OriginReply::Known(present(40)));
+    let file = object(Kind::Content, "/lib/big.so");
+    let id = looks(&root.ask(2, &file))[0];
+    let mut pending = reads(&root.reply(id, OriginReply::Known(present(4_000))));
+    while let Some((id, _)) = pending.pop() {
+        pending.extend(reads(&root.reply(id, OriginReply::Stored)));
+    }
+    let record = root.node.lookup(&file).map(Arc::clone).expect("published");
+    (root, record, entry)
+}
+
+fn message_to(root: &mut Alone, from: Rank, message: Message) -> Vec<Action> {
+    root.event(Event::Message { from, message })
+}
+
+fn pull(root: &mut Alone, from: Rank, record: &Arc<Record>, chunk: u32) -> Vec<Action> {
+    let message = Message::Pull {
+        request: RequestId::from_raw(u64::from(chunk) + 1),
+        record: Arc::clone(record),
+        chunk,
+        stand_in: false,
+        epoch: Epoch::default(),
+    };
+    message_to(root, from, message)
+}
+
+fn granted(actions: &[Action]) -> Vec<(Rank, u32)> {
+    let grant = |action: &Action| match action {
+        Action::Send {
+            to,
+            message: Message::Grant { chunk, .. },
+        } => Some((*to, *chunk)),
+        _ => None,
+    };
+    actions.iter().filter_map(grant).collect()
+}
+
+/// One chunk at a time is granted.
+fn one_at_a_time() -> Settings {
+    Settings {
+        chunk: 1_000,
+        inline_limit: 100,
+        grants: 1,
+        ..Settings::default()
+    }
+}
+
+#[test]
+fn small_requests_are_answered_at_once_while_bulk_waits_for_its_turn() {
+    let (mut root, file, entry) = root_with_a_long_file(one_at_a_time());
+    assert_eq!(granted(&pull(&mut root, 1, &file, 0)), [(1, 0)]);
+    for (child, chunk) in [(1, 1), (2, 0), (1, 2), (3, 0)] {
+        assert!(granted(&pull(&mut root, child, &file, chunk)).is_empty());
+    }
+    let request = RequestId::from_raw(9);
+    let asked = Message::Request {
+        request,
+        object: entry.clone(),
+        avoid: 0,
+        stand_in: false,
+        epoch: Epoch::default(),
+    };
+    let actions = message_to(&mut root, 3, asked);
+    assert!(
+        matches!(
+            &actions[..],
+            [Action::Send { to: 3, message: Message::Answer { request: answered, record, .. } }]
+                if *answered == request && record.object == entry
+        ),
+        "{actions:?}"
+    );
+    // Each release lets the next in, in the order in which they came: nobody is passed over.
+    let mut active = (1, 0);
+    for next in [(1, 1), (2, 0), (1, 2), (3, 0)] {
+        let (child, chunk) = active;
+        let request = RequestId::from_raw(u64::from(chunk) + 1);
+        let actions = message_to(&mut root, child, Message::Release { request });
+        assert_eq!(granted(&actions), [next]);
+        active = next;
+    }
+}
+
+#[test]
+fn a_peer_that_pulls_without_end_is_refused_at_its_credits() {
+    let settings = Settings {
+        credits: 2,
+        ..one_at_a_time()
+    };
+    let (mut root, file, _) = root_with_a_long_file(settings);
+    for chunk in 0..2 {
+        pull(&mut root, 1, &file, chunk);
+    }
+    let actions = pull(&mut root, 1, &file, 2);
+    assert!(
+        matches!(
+            &actions[..],
+            [Action::Send {
+                to: 1,
+                message: Message::Refusal {
+                    reason: Reason::Busy,
+                    ..
+                }
+            }]
+        ),
+        "{actions:?}"
+    );
+    // What one peer has used up is not another's.
+    let request = RequestId::from_raw(1);
+    pull(&mut root, 2, &file, 0);
+    assert_eq!(
+        granted(&message_to(&mut root, 1, Message::Release { request })),
+        [(1, 1)]
+    );
+}
