@@ -68,9 +68,14 @@ packages=$(python_packages)
 cat >"$place/rank.sh" <<RANK
 #!/bin/sh
 export PYTHONPATH=$packages PYTHONDONTWRITEBYTECODE=1 OPENBLAS_NUM_THREADS=1
-exec $(real_python) -c 'import numpy, socket; print("rank on", socket.gethostname(), numpy.__file__)'
+exec $(real_python) $place/app.py
 RANK
 chmod 755 "$place/rank.sh"
+# In one piece: the ranks' lines come through the same pipes.
+cat >"$place/app.py" <<'APP'
+import numpy, os, socket
+os.write(1, f"rank on {socket.gethostname()} {numpy.__file__}\n".encode())
+APP
 
 dd if=/dev/urandom of="$place/munge/key" bs=64 count=1 status=none
 chmod 600 "$place/munge/key"
@@ -155,9 +160,8 @@ submit() { # HOW NODES: prints the job's number
 # The job script that is installed as an example, with another directory and fewer ranks.
 submit_example() { # prints the job's number
   sed "s|^ENVIRONMENT=.*|ENVIRONMENT=$packages|" scripts/examples/slurm.sh >"$place/example.sh"
-  printf 'import numpy, socket\nprint("rank on", socket.gethostname(), numpy.__file__)\n' >"$place/app.py"
   on ${prefix}1 env PATH="$place/bin:$PATH" PYTHONDONTWRITEBYTECODE=1 sbatch --parsable \
-    --ntasks-per-node 2 --output="$place/example.out" --chdir="$place" "$place/example.sh"
+    --ntasks-per-node 2 --time 5 --output="$place/example.out" --chdir="$place" "$place/example.sh"
 }
 has_ended() { [ -z "$(on ${prefix}1 squeue -h -j "$1")" ]; }
 
