@@ -1,4 +1,4 @@
-//! The catalog's memory, byte by byte, version 3.
+//! The catalog's memory, byte by byte, version 4.
 //!
 //! The catalog is one sealed memory file (`memfd`), sparse, that only the helper can write. It is
 //! divided into segments of doubling length, so that a process maps what is in use and no more:
@@ -24,6 +24,7 @@
 //! | 80 | uid of the helper |
 //! | 88 | *atomic* bytes in use |
 //! | 96 | inode of the helper's user namespace, 0 where the kernel has none |
+//! | 104 | inode of the helper's process namespace, 0 where the kernel has none |
 //!
 //! **Strings**: u32 length of all that follows the count, u32 count, then for each a u16 length
 //! and the bytes. The first is the root of the store's mirror, the second the view, the third the
@@ -53,7 +54,7 @@
 /// First word: "COPPERC" and a format letter.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"COPPERCa");
 /// Version of this layout; a reader of another version passes everything through.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 
 /// Offsets of the header's words.
 pub mod header {
@@ -83,6 +84,8 @@ pub mod header {
     pub const IN_USE: u64 = 88;
     /// See the module's table.
     pub const USER_NAMESPACE: u64 = 96;
+    /// See the module's table.
+    pub const PROCESS_NAMESPACE: u64 = 104;
     /// Where records begin.
     pub const LENGTH: u64 = 4096;
 }

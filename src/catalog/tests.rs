@@ -45,6 +45,7 @@ fn identity<'a>(covered: &'a [Vec<u8>]) -> Identity<'a> {
         pid: 7,
         uid: 1000,
         user_namespace: 0,
+        process_namespace: 0,
         store_device: 42,
         mirror: b"/dev/shm/copper-1000/tree",
         view: b"/tmp/me/copper",

@@ -37,6 +37,8 @@ pub struct Identity<'a> {
     pub uid: u32,
     /// Inode of the helper's user namespace, 0 where the kernel has none.
     pub user_namespace: u64,
+    /// Inode of the helper's process namespace, 0 where the kernel has none.
+    pub process_namespace: u64,
     /// Device number of the store's file system.
     pub store_device: u64,
     /// Root of the store's mirror, e.g. `/dev/shm/copper-1000/tree`.
@@ -117,8 +119,12 @@ impl<M: MemoryMut> Writer<M> {
         writer.memory().store(header::VERSION, layout::VERSION);
         writer.memory().store(header::PID, u64::from(identity.pid));
         writer.memory().store(header::UID, u64::from(identity.uid));
-        let namespace = identity.user_namespace;
-        writer.memory().store(header::USER_NAMESPACE, namespace);
+        for (word, namespace) in [
+            (header::USER_NAMESPACE, identity.user_namespace),
+            (header::PROCESS_NAMESPACE, identity.process_namespace),
+        ] {
+            writer.memory().store(word, namespace);
+        }
         writer
             .memory()
             .store(header::STORE_DEVICE, identity.store_device);

@@ -59,6 +59,7 @@ fn identity() -> Identity<'static> {
         pid: 1,
         uid: 1,
         user_namespace: 0,
+        process_namespace: 0,
         store_device: 1,
         mirror: b"/dev/shm/copper/tree",
         view: b"/tmp/me/copper",
