@@ -8,6 +8,7 @@ mod handover;
 mod idleness;
 
 use crate::engine::{Engine, Token};
+use crate::lending::Lender;
 use crate::shared_memory::CommonMemory;
 use anyhow::{Context, Result};
 use bursts::Bursts;
@@ -96,6 +97,7 @@ pub(crate) struct Server<'a> {
     watched: Option<OwnedFd>,
     idleness: Option<Idleness>,
     bursts: Bursts,
+    lender: Lender,
     uid: u32,
     end: Option<End>,
     /// Who asked for the end of the job.
@@ -155,6 +157,7 @@ impl<'a> Server<'a> {
             watched,
             idleness: idle_limit.map(|limit| Idleness::new(limit, catalog)),
             bursts: Bursts::default(),
+            lender: Lender::default(),
             uid: crate::runtime::own_uid(),
             end: None,
             ender: None,
@@ -182,7 +185,7 @@ impl<'a> Server<'a> {
                 Err(error) => return Err(error).context("cannot wait for events"),
             }
             if events.is_empty() && timeout == Some(Timespec::default()) {
-                std::thread::yield_now();
+                self.lender.lend();
             }
             self.alarm.clear_silent();
             self.engine.heed_alarms(self.alarm.raised());
@@ -224,7 +227,7 @@ impl<'a> Server<'a> {
     }
 
     fn timeout(&mut self) -> Option<Timespec> {
-        if self.bursts.goes_on() || !self.engine.may_wait() {
+        if (self.bursts.goes_on() && self.lender.may_lend()) || !self.engine.may_wait() {
             return Some(Timespec::default());
         }
         let client = self.deadlines.first().map(|(first, _)| *first);
