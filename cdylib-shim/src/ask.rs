@@ -21,7 +21,7 @@ const AWAKE_NS: u64 = 100_000;
 
 /// Whoever gives the core back later than this wanted it for itself (a program computes on it), and would
 /// get whole turns of milliseconds, while whoever has slept goes first.
-const SOON_NS: u64 = 50_000;
+const SOON_NS: u64 = 400_000;
 /// How long the core is not lent then.
 const PAUSE_NS: u64 = 100_000_000;
 /// When it may be lent again, on the clock of [`now_ns`].

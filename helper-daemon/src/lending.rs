@@ -8,8 +8,9 @@
 
 use std::time::{Duration, Instant};
 
-/// Whoever gives the core back later wanted it for itself.
-const SOON: Duration = Duration::from_micros(50);
+/// Whoever gives the core back later wanted it for itself: a helper on the same core needs less for its
+/// part of an answer, and the scheduler's turns are longer.
+const SOON: Duration = Duration::from_micros(400);
 /// How long the core is not lent then.
 const PAUSE: Duration = Duration::from_millis(100);
 
