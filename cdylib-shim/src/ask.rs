@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 /// long the core is only lent to others, in nanoseconds.
 const AWAKE_NS: u64 = 100_000;
 
-/// This process has waited in vain, or found nobody at the socket.
+/// This process has waited in vain, or found nobody at the socket, or may not look for one.
 static GAVE_UP: AtomicBool = AtomicBool::new(false);
 
 pub(crate) enum Failure {
@@ -37,7 +37,7 @@ pub(crate) fn ask(session: &Session, operation: Operation, path: &[u8], second: 
     let before = errno();
     let started = now_ns();
     let outcome = exchange(session, operation, path, second).unwrap_or_else(|failure| {
-        GAVE_UP.store(true, Ordering::Relaxed);
+        give_up();
         if matches!(failure, Failure::Silent) {
             let silent = session.alarm_word(Alarm::SILENT);
             silent.store(1, Ordering::Relaxed);
@@ -81,6 +81,11 @@ fn exchange(
             outcome => return Ok(outcome),
         }
     }
+}
+
+/// Asks nobody any more.
+pub(crate) fn give_up() {
+    GAVE_UP.store(true, Ordering::Relaxed);
 }
 
 /// Whether nobody is asked any more.
