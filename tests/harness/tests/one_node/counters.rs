@@ -1,6 +1,7 @@
 //! What programs ask is counted, to the call: of threads, children, handlers and those that are
 //! gone; and where it cannot be counted nothing else is lost.
 
+use copper_core::counters::layout;
 use copper_tests::compare::Outcome;
 use copper_tests::environment;
 use copper_tests::session::{Session, Way, wait_until};
@@ -244,7 +245,10 @@ fn writes_and_large_files_are_passed_and_say_why() {
     );
 }
 
-/// What stands where the counters should be, and is not theirs.
+/// The header's two words.
+const HEADER: [[u8; 8]; 2] = [layout::MAGIC.to_ne_bytes(), layout::VERSION.to_ne_bytes()];
+
+/// What stands where the common memory should be, and is not theirs.
 fn impostors(directory: &Path) -> Vec<(&'static str, Option<PathBuf>)> {
     let short = directory.join("short");
     fs::write(&short, "short").unwrap();
@@ -262,9 +266,9 @@ fn impostors(directory: &Path) -> Vec<(&'static str, Option<PathBuf>)> {
 }
 
 #[test]
-fn a_program_runs_the_same_without_counters() {
+fn a_program_is_served_the_same_where_the_common_memory_is_not_the_helpers() {
     let counted = Counted::warm();
-    let link = counted.session.runtime_directory().join("counters");
+    let link = counted.session.runtime_directory().join("common");
     let expected = counted.run("threads");
     let others = environment::scratch();
     for (what, target) in impostors(others.path()) {
@@ -272,8 +276,6 @@ fn a_program_runs_the_same_without_counters() {
         if let Some(target) = target {
             symlink(target, &link).unwrap();
         }
-        let growth = counted.counted("plain");
-        assert_eq!(growth.of("/processes"), 0, "with {what}");
         let opens = counted.session.status_number(["origin", "opens"]);
         counted
             .run("threads")
@@ -287,20 +289,26 @@ fn a_program_runs_the_same_without_counters() {
 fn garbled_counters_harm_nobody() {
     let counted = Counted::warm();
     let expected = counted.run("threads");
-    let link = counted.session.runtime_directory().join("counters");
+    let link = counted.session.runtime_directory().join("common");
     let garble = fs::OpenOptions::new().write(true).open(&link).unwrap();
     use std::os::unix::fs::FileExt;
-    for start in [4096_u64, 36_864] {
+    let header = 4096;
+    garble.write_all_at(&[0; 64], header).unwrap();
+    let growth = counted.counted("plain");
+    assert_eq!(growth.of("/processes"), 0, "nobody counts in it");
+    counted
+        .run("threads")
+        .must_equal(&expected, "with a garbled header");
+    garble.write_all_at(&HEADER.concat(), header).unwrap();
+    let growth = counted.counted("plain");
+    assert_eq!(growth.of("/processes"), 1, "its header is whole again");
+    for start in [8192_u64, 40_960] {
         garble.write_all_at(&[0xff; 32_768], start).unwrap();
         counted
             .run("threads")
             .must_equal(&expected, "with garbled counters");
         counted.session.status().expect("the helper still answers");
     }
-    garble.write_all_at(&[0; 64], 0).unwrap();
-    counted
-        .run("threads")
-        .must_equal(&expected, "with a garbled header");
 }
 
 #[test]
