@@ -27,7 +27,7 @@ const PAUSE_NS: u64 = 100_000_000;
 /// When it may be lent again, on the clock of [`now_ns`].
 static PAUSED_UNTIL: AtomicU64 = AtomicU64::new(0);
 
-/// This process has waited in vain, or found nobody at the socket.
+/// This process has waited in vain, or found nobody at the socket, or may not look for one.
 static GAVE_UP: AtomicBool = AtomicBool::new(false);
 
 pub(crate) enum Failure {
@@ -45,7 +45,7 @@ pub(crate) fn ask(session: &Session, operation: Operation, path: &[u8], second: 
     let before = errno();
     let started = now_ns();
     let outcome = exchange(session, operation, path, second).unwrap_or_else(|failure| {
-        GAVE_UP.store(true, Ordering::Relaxed);
+        give_up();
         if matches!(failure, Failure::Silent) {
             let silent = session.alarm_word(Alarm::SILENT);
             silent.store(1, Ordering::Relaxed);
@@ -89,6 +89,11 @@ fn exchange(
             outcome => return Ok(outcome),
         }
     }
+}
+
+/// Asks nobody any more.
+pub(crate) fn give_up() {
+    GAVE_UP.store(true, Ordering::Relaxed);
 }
 
 /// Whether nobody is asked any more.
