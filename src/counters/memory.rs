@@ -197,25 +197,12 @@ fn add_alone(word: &AtomicU64, amount: u64) {
     word.fetch_add(amount, Ordering::Relaxed);
 }
 
-/// The same for 1; gives what there was before.
+/// The same for 1; gives what there was before, as far as no signal came in between.
 #[inline(always)]
 fn count_alone(word: &AtomicU64) -> u64 {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    {
-        let mut before = 1_u64;
-        // SAFETY: as in `add_alone`.
-        unsafe {
-            core::arch::asm!(
-                "xadd qword ptr [{word}], {before}",
-                word = in(reg) word.as_ptr(),
-                before = inout(reg) before,
-                options(nostack),
-            );
-        }
-        before
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    word.fetch_add(1, Ordering::Relaxed)
+    let before = word.load(Ordering::Relaxed);
+    add_alone(word, 1);
+    before
 }
 
 impl Place {
