@@ -16,10 +16,9 @@ pub const VERSION: u16 = 1;
 pub const SOCKET: &str = "socket";
 /// Name, in the runtime directory, of the link to the catalog's sealed memory.
 pub const CATALOG: &str = "catalog";
-/// Name of the one page that applications may write (see [`crate::catalog::layout::Alarm`]).
-pub const ALARM: &str = "alarm";
-/// Name of the link to the counters, which applications write (see [`crate::counters::layout`]).
-pub const COUNTERS: &str = "counters";
+/// Name of the link to the memory that applications may write: the alarm page (see
+/// [`crate::catalog::layout::Alarm`]), and the counters (see [`crate::counters::layout`]).
+pub const COMMON: &str = "common";
 /// How long a shim waits for a sign of life, in milliseconds, before it goes to the origin itself.
 pub const PATIENCE_MS: u64 = 2_000;
 /// How often a helper says that it is at work on a request, in milliseconds.

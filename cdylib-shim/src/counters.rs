@@ -1,22 +1,20 @@
 //! Counting what the program asks, in memory that it shares with the helper.
 //!
 //! A count is a comparison and an addition to memory that is this thread's own: no lock, no system
-//! call. One call of many is also [noted](paths) with its path. The memory is mapped when the session is made; a process that cannot have it counts
-//! nothing and runs the same. A child that was forked finds its [`Place`] empty, since the kernel
-//! wipes it, and claims a slot of its own at its first call; a child of `vfork` counts as its parent,
-//! which waits for it.
+//! call. One call of many is also [noted](paths) with its path. The memory is mapped, with the alarm
+//! page, when the session is made; a process that cannot have it counts nothing and runs the same. A
+//! child that was forked finds its [`Place`] empty, since the kernel wipes it, and claims a slot of
+//! its own at its first call; a child of `vfork` counts as its parent, which waits for it.
 
 mod paths;
 
-use crate::memory::{map_part, open_memory};
-use crate::session::runtime_path;
 use crate::sys::{self, call};
 use crate::target::{Found, Outcome};
-use copper_core::counters::layout::{self, LENGTH};
+use copper_core::counters::layout;
 use copper_core::counters::memory::{Memory, Place};
 use copper_core::counters::{Family, Outcome as Counted, question, wait_bucket};
-use copper_core::request::{self, Operation};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use copper_core::request::Operation;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 /// Length of the memory that is wiped in a forked child; the kernel makes it a page.
 const PLACE_LENGTH: usize = 4096;
@@ -27,27 +25,17 @@ const _: () = assert!(size_of::<Place>() <= PLACE_LENGTH);
 static PLACE: AtomicPtr<Place> = AtomicPtr::new(core::ptr::null_mut());
 /// The counters, set before the place is.
 static MEMORY: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
+/// The helper is in another process namespace, where this process has another number.
+static UNKNOWN: AtomicBool = AtomicBool::new(false);
 
-/// Maps the helper's counters and claims a slot, if there are any.
-pub(crate) fn attach(directory: &[u8], uid: u32) -> Option<()> {
-    let path = runtime_path(directory, request::COUNTERS)?;
-    let (opened, status) = open_memory(path.as_ptr(), libc::O_RDWR, uid)?;
-    if (status.st_size as u64) < LENGTH {
-        return None;
-    }
-    let base = map_part(&opened, 0, LENGTH, libc::PROT_READ | libc::PROT_WRITE)?;
-    // SAFETY: our own mapping, advice changes no content; it is as long as the layout and sealed
-    // against shrinking.
-    let memory = unsafe {
-        call!(libc::SYS_madvise, base, LENGTH, libc::MADV_DONTDUMP);
-        Memory::new(base)
-    };
-    let place = memory.and_then(|memory| Some((memory, wiped_place()?)));
-    let Some((memory, place)) = place else {
-        // SAFETY: nobody else saw this mapping.
-        unsafe { call!(libc::SYS_munmap, base, LENGTH) };
-        return None;
-    };
+/// Claims a slot in the helper's counters, which are mapped at `base`, if they are of this layout.
+/// `known` says whether the helper knows this process by the same number as it does itself.
+pub(crate) fn attach(base: *mut u8, known: bool) -> Option<()> {
+    // SAFETY: as long as the layout, mapped for the life of the process, and sealed against
+    // shrinking.
+    let memory = unsafe { Memory::new(base) }?;
+    let place = wiped_place()?;
+    UNKNOWN.store(!known, Ordering::Relaxed);
     place.settle(memory, own_pid(), &is_gone);
     MEMORY.store(base, Ordering::Relaxed);
     PLACE.store(core::ptr::from_ref(place).cast_mut(), Ordering::Release);
@@ -56,32 +44,23 @@ pub(crate) fn attach(directory: &[u8], uid: u32) -> Option<()> {
 
 /// Zeroed memory that a forked child finds zeroed again.
 fn wiped_place() -> Option<&'static Place> {
-    // SAFETY: a new mapping at a place of the kernel's choice, which stays; zeroes are a valid
-    // place, and the pages are aligned for it.
+    let made = sys::anonymous(PLACE_LENGTH)?;
+    // SAFETY: a mapping of our own, which stays; zeroes are a valid place, and the pages are aligned
+    // for it.
     unsafe {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        let made = call!(
-            libc::SYS_mmap,
-            0,
-            PLACE_LENGTH,
-            protection,
-            flags,
-            usize::MAX,
-            0
-        );
-        if made <= 0 {
-            return None;
-        }
         if call!(libc::SYS_madvise, made, PLACE_LENGTH, libc::MADV_WIPEONFORK) != 0 {
             call!(libc::SYS_munmap, made, PLACE_LENGTH);
             return None;
         }
-        Some(&*(made as *const Place))
+        Some(&*made.cast())
     }
 }
 
+/// This process's number; 0 where the helper does not know it by that.
 fn own_pid() -> u32 {
+    if UNKNOWN.load(Ordering::Relaxed) {
+        return 0;
+    }
     // SAFETY: takes no argument and cannot fail.
     unsafe { call!(libc::SYS_getpid) as u32 }
 }

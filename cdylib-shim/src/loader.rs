@@ -225,15 +225,6 @@ fn libc_error() -> *mut c_char {
     original!(fn dlerror() -> *mut c_char; or core::ptr::null_mut())
 }
 
-/// A handle of a library that is loaded under this name, or null.
-pub(crate) fn loaded_already(name: &CStr) -> *mut c_void {
-    let (name, flags) = (name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
-    original!(
-        fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
-        or core::ptr::null_mut()
-    )
-}
-
 /// Forgets the loader's last error.
 pub(crate) fn forget_error() {
     libc_error();

@@ -1,5 +1,5 @@
-//! How this process comes by the helper's memory: the alarm page, and the catalog's segments as they
-//! come into use.
+//! How this process comes by the helper's memory: the alarm page with the counters behind it, and the
+//! catalog's segments as they come into use.
 //!
 //! The runtime directory has links to both. What they lead to lies below the helper's `/proc/PID/fd`,
 //! where the kernel lets no process of another user namespace in (a container's, say), and which is not
@@ -12,6 +12,7 @@ use crate::sys::{self, Descriptor, call};
 use copper_core::catalog::layout::{self, Alarm, SEGMENTS, header};
 use copper_core::catalog::memory::{Mapping, Segmented, Segments};
 use copper_core::catalog::reader::Reader;
+use copper_core::counters::layout as counters;
 use copper_core::request::{
     self, MEMORY_BODY_LENGTH, Operation, Outcome, REPLY_LENGTH, ReplyHeader, RequestHeader,
 };
@@ -80,58 +81,87 @@ pub(crate) fn group_inside(gid: u32) -> u32 {
     other_ids().map_or(gid, |[_, groups]| groups.inside(gid))
 }
 
-/// Maps the catalog's first segment and the alarm page, which is returned. Called once, by the thread
-/// that makes the session.
-pub(crate) fn map(directory: &[u8], uid: u32) -> Option<*const AtomicU64> {
+/// What every process of the job may write.
+pub(crate) struct Common {
+    /// The alarm page.
+    pub(crate) alarm: *const AtomicU64,
+    /// The counters, if the helper has any of this layout's length.
+    pub(crate) counters: Option<*mut u8>,
+    /// The helper was found by its process id, so it may know this process by its own.
+    pub(crate) by_process_id: bool,
+}
+
+/// Maps the catalog's first segment, and the common memory. Called once, by the thread that makes the
+/// session.
+#[cold]
+pub(crate) fn map(directory: &[u8], uid: u32) -> Option<Common> {
     let namespace = user_namespace()?;
     let target = catalog_link(directory)?;
-    if let Some(alarm) = map_by_path(directory, &target, uid)
+    if let Some(common) = map_by_path(directory, &target, uid)
         && Reader::new(Segmented(&MAPPED)).word(header::USER_NAMESPACE) == namespace
     {
-        return Some(alarm);
+        return Some(Common {
+            by_process_id: true,
+            ..common
+        });
     }
     map_by_socket(directory, uid, namespace)
 }
 
-/// Inode of this process's user namespace; 0 where the kernel has none. `None` where there is no
+/// Number of this process's user namespace; 0 where the kernel has none. `None` where there is no
 /// `/proc`, without which descriptors cannot be looked at.
+///
+/// The link's text (`user:[4026531837]`) is cheaper than the inode that it leads to, which the kernel
+/// has to make.
 fn user_namespace() -> Option<u64> {
-    let status = |path: &core::ffi::CStr| sys::stat_at(libc::AT_FDCWD, path.as_ptr(), 0);
-    match status(c"/proc/self/ns/user") {
-        Ok(found) => Some(found.st_ino),
-        Err(_) => status(c"/proc/self").is_ok().then_some(0),
-    }
+    let mut text = [0; 64];
+    let Some(text) = read_link(c"/proc/self/ns/user".to_bytes_with_nul(), &mut text) else {
+        let there = sys::stat_at(libc::AT_FDCWD, c"/proc/self".as_ptr(), 0).is_ok();
+        return there.then_some(0);
+    };
+    let digits = text.strip_prefix(b"user:[")?.strip_suffix(b"]")?;
+    digits.iter().try_fold(0u64, |number, digit| {
+        let digit = digit.checked_sub(b'0').filter(|&digit| digit < 10)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    })
 }
 
-/// Where the helper's link to the catalog leads; `None` where no helper serves.
+/// Where the helper's link to the catalog leads, NUL-terminated; `None` where no helper serves.
 fn catalog_link(directory: &[u8]) -> Option<[u8; 64]> {
     let link = runtime_path(directory, request::CATALOG)?;
-    let mut target = [0u8; 64];
+    let mut target = [0; 64];
+    let text = read_link(&link, &mut target[..63])?;
+    text.starts_with(b"/proc/").then_some(target)
+}
+
+/// `readlink(2)` of a NUL-terminated path.
+fn read_link<'r>(path: &[u8], room: &'r mut [u8]) -> Option<&'r [u8]> {
     // SAFETY: the path is NUL-terminated and the room's length is given.
     let length = unsafe {
         call!(
             libc::SYS_readlinkat,
             libc::AT_FDCWD,
-            link.as_ptr(),
-            target.as_mut_ptr(),
-            63
+            path.as_ptr(),
+            room.as_mut_ptr(),
+            room.len()
         )
     };
-    (length > 0 && target.starts_with(b"/proc/")).then_some(target)
+    room.get(..usize::try_from(length).ok()?)
+        .filter(|text| !text.is_empty())
 }
 
-fn map_by_path(directory: &[u8], target: &[u8; 64], uid: u32) -> Option<*const AtomicU64> {
-    let path = runtime_path(directory, request::ALARM)?;
-    let alarm = open_memory(path.as_ptr(), libc::O_RDWR, uid)?;
+fn map_by_path(directory: &[u8], target: &[u8; 64], uid: u32) -> Option<Common> {
+    let path = runtime_path(directory, request::COMMON)?;
+    let common = open_memory(path.as_ptr(), libc::O_RDWR, uid)?;
     let catalog = open_memory(target.as_ptr(), libc::O_RDONLY, uid)?;
-    map_both(&catalog, &alarm, *target)
+    map_both(&catalog, &common, *target)
 }
 
-fn map_by_socket(directory: &[u8], uid: u32, namespace: u64) -> Option<*const AtomicU64> {
+fn map_by_socket(directory: &[u8], uid: u32, namespace: u64) -> Option<Common> {
     let given = ask_for_memory(directory, uid)?;
     let catalog = check_memory(given.catalog, uid)?;
-    let alarm = check_memory(given.alarm, uid)?;
-    let alarm = map_both(&catalog, &alarm, [0; 64])?;
+    let common = check_memory(given.common, uid)?;
+    let common = map_both(&catalog, &common, [0; 64])?;
     if Reader::new(Segmented(&MAPPED)).word(header::USER_NAMESPACE) != namespace {
         let (users, groups) = given.maps.split_first_chunk::<MAP_LENGTH>()?;
         let maps = [
@@ -142,14 +172,16 @@ fn map_by_socket(directory: &[u8], uid: u32, namespace: u64) -> Option<*const At
         unsafe { *OTHER_IDS.maps.get() = maps };
         OTHER_IDS.in_use.store(true, Ordering::Release);
     }
-    Some(alarm)
+    Some(common)
 }
 
 type Opened = (Descriptor, libc::stat);
 
-fn map_both(catalog: &Opened, alarm: &Opened, path: [u8; 64]) -> Option<*const AtomicU64> {
+#[cold]
+fn map_both(catalog: &Opened, common: &Opened, path: [u8; 64]) -> Option<Common> {
     let (catalog, status) = catalog;
-    if (status.st_size as u64) < layout::segment_length(0) || alarm.1.st_size < Alarm::LENGTH as i64
+    if (status.st_size as u64) < layout::segment_length(0)
+        || common.1.st_size < Alarm::LENGTH as i64
     {
         return None;
     }
@@ -163,16 +195,32 @@ fn map_both(catalog: &Opened, alarm: &Opened, path: [u8; 64]) -> Option<*const A
     }
     let first = map_part(catalog, 0, layout::segment_length(0), libc::PROT_READ)?;
     MAPPED.put(0, first);
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let page = map_part(&alarm.0, 0, Alarm::LENGTH as u64, protection)?;
-    Some(page.cast_const().cast())
+    map_common(common)
+}
+
+fn map_common((opened, status): &Opened) -> Option<Common> {
+    let page = Alarm::LENGTH as u64;
+    let counted = status.st_size as u64 >= page + counters::LENGTH;
+    let length = if counted {
+        page + counters::LENGTH
+    } else {
+        page
+    };
+    let base = map_part(opened, 0, length, libc::PROT_READ | libc::PROT_WRITE)?;
+    // SAFETY: our own mapping, advice changes no content.
+    unsafe { call!(libc::SYS_madvise, base, length, libc::MADV_DONTDUMP) };
+    Some(Common {
+        alarm: base.cast_const().cast(),
+        counters: counted.then(|| base.wrapping_add(Alarm::LENGTH)),
+        by_process_id: false,
+    })
 }
 
 /// Opens one of the helper's memory files.
 ///
 /// `O_NONBLOCK` keeps an open of something else (after the helper died and its process id was
 /// given away) from waiting.
-pub(crate) fn open_memory(path: *const u8, flags: i32, uid: u32) -> Option<Opened> {
+fn open_memory(path: *const u8, flags: i32, uid: u32) -> Option<Opened> {
     let opened = sys::open(path, flags | libc::O_NONBLOCK | libc::O_NOCTTY)?;
     check_memory(opened, uid)
 }
@@ -188,12 +236,7 @@ fn check_memory(opened: Descriptor, uid: u32) -> Option<Opened> {
 }
 
 /// Maps a part of a file, shared.
-pub(crate) fn map_part(
-    opened: &Descriptor,
-    start: u64,
-    length: u64,
-    protection: i32,
-) -> Option<*mut u8> {
+fn map_part(opened: &Descriptor, start: u64, length: u64, protection: i32) -> Option<*mut u8> {
     // SAFETY: a new mapping at a place of the kernel's choice; the descriptor is ours.
     let result = unsafe {
         call!(
@@ -212,7 +255,7 @@ pub(crate) fn map_part(
 /// What the helper gives over its socket.
 struct Given {
     catalog: Descriptor,
-    alarm: Descriptor,
+    common: Descriptor,
     maps: [u8; MEMORY_BODY_LENGTH],
 }
 
@@ -239,10 +282,10 @@ fn ask_for_memory(directory: &[u8], uid: u32) -> Option<Given> {
     }
     let (header, maps) = bytes.split_first_chunk::<REPLY_LENGTH>()?;
     let header = ReplyHeader::decode(header)?;
-    let [catalog, alarm] = given?;
+    let [catalog, common] = given?;
     (header.outcome == Outcome::Known).then_some(Given {
         catalog,
-        alarm,
+        common,
         maps: *maps.first_chunk()?,
     })
 }
@@ -283,8 +326,10 @@ fn receive(socket: &Descriptor, room: &mut [u8], given: &mut Option<[Descriptor;
             && (*head).cmsg_len as usize == libc::CMSG_LEN(DATA) as usize
         {
             let numbers = libc::CMSG_DATA(head).cast::<[i32; 2]>().read_unaligned();
-            let [catalog, alarm] = numbers.map(|number| Descriptor::from_result(number as isize));
-            *given = catalog.zip(alarm).map(|(catalog, alarm)| [catalog, alarm]);
+            let [catalog, common] = numbers.map(|number| Descriptor::from_result(number as isize));
+            *given = catalog
+                .zip(common)
+                .map(|(catalog, common)| [catalog, common]);
         }
     }
     result

@@ -1,7 +1,8 @@
-//! How a hook is written, and the functions behind our hooks: the next definition in the loader's order, which is libc's or
-//! another preloaded library's.
+//! How a hook is written, and the functions behind our hooks: the next definition in the loader's order,
+//! which is libc's or another preloaded library's.
 
-use core::ffi::{CStr, c_void};
+use crate::next_definition::{self, Found, Table, each_library_behind};
+use core::ffi::{CStr, c_char, c_void};
 use core::num::NonZeroUsize;
 use core::sync::atomic::{AtomicBool, Ordering};
 use once_cell::race::OnceNonZeroUsize;
@@ -12,9 +13,18 @@ use once_cell::race::OnceNonZeroUsize;
 /// `dlerror`: `dlsym` forgets the error that the program is about to ask for. Hooks that run
 /// before constructors do look up what they need themselves.
 pub(crate) struct Original {
-    name: &'static CStr,
+    /// NUL-terminated.
+    name: Name,
+    hash: u32,
     address: OnceNonZeroUsize,
 }
+
+/// A text of the program's; half as long as a reference to it, in a table that each program copies when
+/// it starts.
+struct Name(*const c_char);
+
+// SAFETY: constant text.
+unsafe impl Sync for Name {}
 
 /// What stands for "there is none": no function begins at address 1.
 const NONE: NonZeroUsize = NonZeroUsize::MIN;
@@ -23,8 +33,28 @@ impl Original {
     /// The function called `name`.
     pub(crate) const fn new(name: &'static CStr) -> Original {
         Original {
-            name,
+            name: Name(name.as_ptr()),
+            hash: next_definition::hash(name),
             address: OnceNonZeroUsize::new(),
+        }
+    }
+
+    /// Takes its address from a library's own table, if it is defined there and nowhere before; says
+    /// whether it was.
+    fn take_from(&self, library: &Table) -> bool {
+        if self.address.get().is_some() {
+            return false;
+        }
+        match library.find(self.name.0, self.hash) {
+            Found::Address(address) => {
+                let address = NonZeroUsize::new(address as usize).unwrap_or(NONE);
+                self.address.set(address).is_ok()
+            }
+            Found::Nothing => false,
+            Found::Unclear => {
+                self.address();
+                false
+            }
         }
     }
 
@@ -33,7 +63,7 @@ impl Original {
     pub(crate) fn address(&self) -> Option<*const c_void> {
         let address = self.address.get_or_init(|| {
             // SAFETY: the name is NUL-terminated; dlsym allocates nothing where it succeeds.
-            let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+            let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.0) };
             NonZeroUsize::new(found as usize).unwrap_or(NONE)
         });
         (address != NONE).then(|| address.get() as *const c_void)
@@ -56,7 +86,7 @@ fn prepare() {
     look_up_all();
     crate::stored_program::take_name();
     crate::environment::keep_audit();
-    crate::session::known();
+    crate::session::make();
 }
 
 /// Whether the functions behind our hooks are libc's own: then nobody misses a call that the hook
@@ -67,22 +97,6 @@ static LIBC_IS_NEXT: AtomicBool = AtomicBool::new(false);
 #[inline]
 pub(crate) fn libc_is_next() -> bool {
     LIBC_IS_NEXT.load(Ordering::Relaxed)
-}
-
-/// Compares the next definitions with those that libc has.
-fn look_behind() {
-    let library = crate::loader::loaded_already(c"libc.so.6");
-    if library.is_null() {
-        return;
-    }
-    let all_own = SHORTEST.iter().all(|next| {
-        // SAFETY: a handle of a loaded library, and a NUL-terminated name.
-        let own = unsafe { libc::dlsym(library, next.name.as_ptr()) }.cast_const();
-        next.address().unwrap_or(core::ptr::null()) == own
-    });
-    // SAFETY: the handle is ours; libc is never unloaded.
-    unsafe { libc::dlclose(library) };
-    LIBC_IS_NEXT.store(all_own, Ordering::Relaxed);
 }
 
 /// The functions whose hooks make the call themselves where libc's would be next.
@@ -105,11 +119,28 @@ fn look_up_all() {
             .offset_from_unsigned(first);
         core::slice::from_raw_parts(first, count)
     };
-    for original in all {
-        original.address();
+    let mut libc_seen = false;
+    let all_seen = each_library_behind(&mut |library| {
+        libc_seen |= library.is_libc;
+        let mut shortest = SHORTEST.iter().map(|short| short.take_from(library));
+        if shortest.all(|taken| taken) && library.is_libc {
+            LIBC_IS_NEXT.store(true, Ordering::Relaxed);
+        }
+        all.iter().for_each(|original| {
+            original.take_from(library);
+        });
+    });
+    if all_seen && libc_seen {
+        // Some names are of newer or older libcs than this one.
+        all.iter().for_each(|original| {
+            let _ = original.address.set(NONE);
+        });
+        return;
     }
-    look_behind();
-    // A name that this libc lacks leaves an error behind, which is not the program's.
+    all.iter().for_each(|original| {
+        original.address();
+    });
+    // What `dlsym` leaves behind where it finds nothing is not the program's error.
     crate::loader::forget_error();
 }
 

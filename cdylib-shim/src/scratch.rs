@@ -1,7 +1,7 @@
 //! Memory for argument lists and environments, without malloc: a vfork child may need it, and
 //! shares its parent's heap and locks.
 
-use crate::sys::{call, fail};
+use crate::sys::{self, call, fail};
 use core::ffi::c_int;
 
 const SMALL: usize = 512;
@@ -33,15 +33,11 @@ fn mapped(words: usize, then: &mut dyn FnMut(&mut [usize]) -> c_int) -> c_int {
     let Some(length) = words.checked_mul(size_of::<usize>()) else {
         return fail(libc::E2BIG);
     };
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: a new mapping at a place of the kernel's choice.
-    let base = unsafe { call!(libc::SYS_mmap, 0, length, protection, flags, -1isize, 0) };
-    if base < 0 {
+    let Some(base) = sys::anonymous(length) else {
         return fail(libc::ENOMEM);
-    }
+    };
     // SAFETY: the mapping is ours alone, zeroed, aligned, and `words` long.
-    let result = then(unsafe { core::slice::from_raw_parts_mut(base as *mut usize, words) });
+    let result = then(unsafe { core::slice::from_raw_parts_mut(base.cast::<usize>(), words) });
     // SAFETY: nobody refers to the mapping any more.
     unsafe { call!(libc::SYS_munmap, base, length) };
     result

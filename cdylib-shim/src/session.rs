@@ -22,6 +22,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 pub(crate) type Catalog = Reader<Segmented<&'static Mapped>>;
 
 const PREFIXES_MAX: usize = 64;
+/// Room for the covered prefixes from the environment, in normal form.
 const TEXT_MAX: usize = 8192;
 
 /// All that is known, once there is a helper.
@@ -63,18 +64,15 @@ const OFF: u32 = 3;
 struct Global {
     state: AtomicU32,
     session: UnsafeCell<Option<Session>>,
-    /// Covered prefixes from the environment, in normal form.
-    text: UnsafeCell<[u8; TEXT_MAX]>,
 }
 
-// SAFETY: the cells are written by the one thread that moved `state` from UNTRIED to MAKING, and
+// SAFETY: the cell is written by the one thread that moved `state` from UNTRIED to MAKING, and
 // read by others only after READY, which it stores with release order.
 unsafe impl Sync for Global {}
 
 static GLOBAL: Global = Global {
     state: AtomicU32::new(UNTRIED),
     session: UnsafeCell::new(None),
-    text: UnsafeCell::new([0; TEXT_MAX]),
 };
 
 /// This process is not what it was when the session was made: another user, another root.
@@ -97,9 +95,10 @@ pub(crate) fn known() -> Option<&'static Session> {
     }
 }
 
+/// Makes the session, unless another thread does or did.
 #[cold]
 #[inline(never)]
-fn make() -> Option<&'static Session> {
+pub(crate) fn make() -> Option<&'static Session> {
     if environment().is_null() {
         return None;
     }
@@ -147,7 +146,7 @@ impl Session {
         let runtime_length = find_runtime(uid, &mut runtime)?;
         let directory = &runtime[..runtime_length];
         check_directory(directory, uid)?;
-        let alarm = memory::map(directory, uid)?;
+        let common = memory::map(directory, uid)?;
         let catalog: Catalog = Reader::new(Segmented(&MAPPED));
         let catalog_uid = u32::try_from(catalog.word(header::UID)).ok()?;
         let ours = catalog.is_ours() && memory::user_inside(catalog_uid) == uid;
@@ -165,7 +164,7 @@ impl Session {
             catalog_uid,
             runtime,
             runtime_length,
-            alarm,
+            alarm: common.alarm,
             prefixes: [b""; PREFIXES_MAX],
             prefixes_length: 0,
             sieves: [Sieve::default(); PREFIXES_MAX + 2],
@@ -174,7 +173,9 @@ impl Session {
         session.take_strings()?;
         session.take_environment();
         session.set_sieves();
-        counters::attach(directory, uid);
+        if let Some(base) = common.counters {
+            counters::attach(base, common.by_process_id);
+        }
         Some(session)
     }
 
@@ -221,8 +222,11 @@ impl Session {
         let Some(list) = variable(location::PATHS_VARIABLE) else {
             return;
         };
-        // SAFETY: this thread alone makes the session; nobody reads the text before READY.
-        let room: &'static mut [u8] = unsafe { &mut *GLOBAL.text.get() };
+        let Some(room) = sys::anonymous(TEXT_MAX) else {
+            return;
+        };
+        // SAFETY: the mapping stays, zeroed, and is as long; nobody else has it.
+        let room: &'static mut [u8] = unsafe { core::slice::from_raw_parts_mut(room, TEXT_MAX) };
         foreign::absolute_paths(list, room, &mut |prefix| self.cover(prefix));
     }
 
@@ -339,7 +343,6 @@ pub(crate) fn runtime_path(directory: &[u8], name: &str) -> Option<[u8; 128]> {
 /// The runtime directory must be the user's own and closed to others.
 fn check_directory(directory: &[u8], uid: u32) -> Option<()> {
     let path = runtime_path(directory, ".")?;
-    let opened = sys::open(path.as_ptr(), libc::O_PATH | libc::O_DIRECTORY)?;
-    let status = sys::fstat(opened.number())?;
+    let status = sys::stat_at(libc::AT_FDCWD, path.as_ptr().cast(), 0).ok()?;
     (status.st_uid == uid && status.st_mode & 0o077 == 0).then_some(())
 }

@@ -105,7 +105,7 @@ pub(crate) struct Descriptor(c_int);
 impl Descriptor {
     /// Takes a system call's result as a new descriptor.
     pub(crate) fn from_result(result: isize) -> Option<Descriptor> {
-        (result >= 0).then_some(Descriptor(result as c_int))
+        (result >= 0).then(|| Descriptor(result as c_int))
     }
 
     /// Its number.
@@ -173,6 +173,15 @@ pub(crate) fn stat_at(
             error => Err(-error as c_int),
         }
     }
+}
+
+/// New zeroed memory of the process's own.
+pub(crate) fn anonymous(length: usize) -> Option<*mut u8> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping at a place of the kernel's choice.
+    let base = unsafe { call!(libc::SYS_mmap, 0, length, protection, flags, -1isize, 0) };
+    (base > 0).then_some(base as *mut u8)
 }
 
 /// Sets the calling thread's errno and returns -1, as libc functions do.

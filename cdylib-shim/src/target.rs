@@ -80,9 +80,9 @@ impl Route {
 
     /// The path outside that a covered name led to.
     pub(crate) fn named<'p>(self) -> Option<&'p [u8]> {
+        let path = self.leads_outside().then_some(self.instead)?;
         // SAFETY: a route of its own is NUL-terminated and outlives what is done with the route.
-        self.leads_outside()
-            .then(|| unsafe { CStr::from_ptr(self.instead) }.to_bytes())
+        Some(unsafe { CStr::from_ptr(path) }.to_bytes())
     }
 
     /// The directory descriptor and the path to call the kernel with.
@@ -280,9 +280,8 @@ pub(crate) fn with_target<R>(
     let passes_by = unsafe { *path == b'/' as c_char && !session.may_begin(*path.add(1) as u8) };
     if passes_by {
         // SAFETY: as above.
-        count(family, Counted::Uncovered, || {
-            unsafe { CStr::from_ptr(path) }.to_bytes()
-        });
+        let bytes = || unsafe { CStr::from_ptr(path) }.to_bytes();
+        count(family, Counted::Uncovered, bytes);
         return then(Outcome::Kernel(Route::AS_GIVEN));
     }
     match text(path) {

@@ -12,14 +12,14 @@ use crate::peers::Peers;
 use crate::profile::{Profile, Recorder, Shape};
 use crate::runtime::{Note, Runtime, host_name, own_uid};
 use crate::server::{End, Endings, Handover, Report, Server};
-use crate::shared_memory::{AlarmPage, CatalogMemory, CountersMemory};
+use crate::shared_memory::{CatalogMemory, CommonMemory};
 use crate::status::Status;
 use crate::store::{self, Store};
 use crate::view::{self, View};
 use anyhow::{Context, Result, anyhow, ensure};
 use copper_core::catalog::writer::{Identity, Writer};
 use copper_core::path;
-use copper_core::request::{ALARM, CATALOG, COUNTERS, Outcome};
+use copper_core::request::{CATALOG, COMMON, Outcome};
 use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open,
     setpriority_process, setrlimit,
@@ -175,8 +175,7 @@ struct Started {
     engine: Engine,
     // Dropped after the engine, which writes into it.
     catalog: CatalogMemory,
-    alarm: AlarmPage,
-    counters: CountersMemory,
+    common: CommonMemory,
     listener: UnixListener,
     view: View,
     store: PathBuf,
@@ -217,8 +216,7 @@ impl Started {
             runtime.note(Note::Store, &root)?;
             let store = Store::create(place)?;
             let mut catalog = CatalogMemory::create()?;
-            let alarm = AlarmPage::create()?;
-            let counters = CountersMemory::create()?;
+            let common = CommonMemory::create()?;
             let policy = Policy {
                 view: view_directory.as_os_str().as_bytes().to_vec(),
                 runtime: runtime.directory().as_os_str().as_bytes().to_vec(),
@@ -244,12 +242,12 @@ impl Started {
             let origin = Origin::new(service.threads.into()).context("cannot make an eventfd")?;
             let mut engine = Engine::new(writer, store, origin, policy, peers, journal)?;
             // SAFETY: the engine is dropped before the memory.
-            engine.set_counters(unsafe { counters.counters() });
+            engine.set_counters(unsafe { common.counters() });
             let listener = listen(runtime)?;
-            Ok((engine, catalog, alarm, counters, listener))
+            Ok((engine, catalog, common, listener))
         };
         let made: Result<_> = make();
-        let (engine, catalog, alarm, counters, listener) = match made {
+        let (engine, catalog, common, listener) = match made {
             Ok(made) => made,
             Err(error) => {
                 let _ = fs::remove_dir_all(&root);
@@ -259,8 +257,7 @@ impl Started {
         Ok(Started {
             engine,
             catalog,
-            alarm,
-            counters,
+            common,
             listener,
             view,
             store: root,
@@ -278,8 +275,7 @@ impl Started {
 
     fn serve(mut self, starter: Option<OwnedFd>, arguments: &cli::Helper) -> Result<()> {
         let runtime = self.reporter.runtime.clone();
-        runtime.link_memory(ALARM, self.alarm.descriptor())?;
-        runtime.link_memory(COUNTERS, self.counters.descriptor())?;
+        runtime.link_memory(COMMON, self.common.descriptor())?;
         runtime.link_memory(CATALOG, self.catalog.descriptor())?;
         if let Some(starter) = &starter {
             let _ = rustix::io::write(starter, READY);
@@ -306,8 +302,8 @@ impl Started {
                 idle_limit: arguments.service.idle_limit,
                 catalog: self.catalog.inode()?,
             },
-            Handover::new(self.catalog.descriptor(), self.alarm.descriptor())?,
-            &self.alarm,
+            Handover::new(self.catalog.descriptor(), self.common.descriptor())?,
+            &self.common,
             &mut self.engine,
             &self.reporter,
         )?;

@@ -5,7 +5,7 @@
 //! | `starting` | locked while somebody starts a helper, so that only one does |
 //! | `lock` | locked by the helper as long as it lives |
 //! | `socket` | where the helper listens |
-//! | `catalog`, `alarm`, `counters` | links to the helper's sealed memory, made last |
+//! | `catalog`, `common` | links to the helper's sealed memory, made last |
 //! | `job` | the job this helper is one of, with its key (mode 0600) |
 //! | `store`, `view` | texts that name what a dead helper left to be cleaned up |
 //! | `audit` | what was measured of the audit library |
@@ -258,7 +258,7 @@ impl Runtime {
 
     /// Hides the helper from processes that start from now on.
     pub(crate) fn unlink_memory(&self) {
-        for name in [request::CATALOG, request::ALARM, request::COUNTERS] {
+        for name in [request::CATALOG, request::COMMON] {
             let _ = fs::remove_file(self.file(name));
         }
     }
@@ -279,8 +279,7 @@ impl Runtime {
             Note::Store.file(),
             Note::View.file(),
             "catalog.new",
-            "alarm.new",
-            "counters.new",
+            "common.new",
             "socket.new",
             "job.new",
         ] {

@@ -8,7 +8,7 @@ mod handover;
 mod idleness;
 
 use crate::engine::{Engine, Token};
-use crate::shared_memory::AlarmPage;
+use crate::shared_memory::CommonMemory;
 use anyhow::{Context, Result};
 use bursts::Bursts;
 use client::{Client, Progress};
@@ -84,7 +84,7 @@ pub(crate) struct Server<'a> {
     listener: &'a UnixListener,
     listening: bool,
     handover: Handover,
-    alarm: &'a AlarmPage,
+    alarm: &'a CommonMemory,
     engine: &'a mut Engine,
     report: &'a dyn Report,
     clients: HashMap<Token, Client>,
@@ -109,7 +109,7 @@ impl<'a> Server<'a> {
         signals: &OwnedFd,
         endings: Endings,
         handover: Handover,
-        alarm: &'a AlarmPage,
+        alarm: &'a CommonMemory,
         engine: &'a mut Engine,
         report: &'a dyn Report,
     ) -> Result<Server<'a>> {

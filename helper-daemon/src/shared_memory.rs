@@ -1,5 +1,5 @@
 //! The helper's pieces of shared memory: the catalog, which only it can write, and the alarm page
-//! and the counters, which every process of the job can.
+//! with the counters behind it, which every process of the job can.
 //!
 //! All are sealed memory files: no process can shrink them under another that has them mapped.
 
@@ -97,16 +97,30 @@ impl CatalogMemory {
     }
 }
 
-/// The alarm page.
-pub(crate) struct AlarmPage {
+/// The alarm page, and the counters behind it: one file, so that programs start sooner.
+pub(crate) struct CommonMemory {
     sealed: Sealed,
+    counters: Counters,
 }
 
-impl AlarmPage {
-    /// Makes the page, zeroed.
-    pub(crate) fn create() -> Result<AlarmPage> {
-        let sealed = Sealed::create("copper-alarm", Alarm::LENGTH as u64, SealFlags::empty())?;
-        Ok(AlarmPage { sealed })
+impl CommonMemory {
+    /// Makes the memory, sparse and zeroed but for the counters' header.
+    pub(crate) fn create() -> Result<CommonMemory> {
+        let length = Alarm::LENGTH as u64 + counters::LENGTH;
+        let sealed = Sealed::create("copper-common", length, SealFlags::empty())?;
+        // SAFETY: behind the page there is as much as the layout says, zeroed, mapped as long as the
+        // value lives, which the users of `counters` promise to be shorter than; accessed through
+        // atomics alone.
+        let counters = unsafe { Counters::create(sealed.map.as_ptr().add(Alarm::LENGTH)) };
+        Ok(CommonMemory { sealed, counters })
+    }
+
+    /// The counters, to be read.
+    ///
+    /// # Safety
+    /// The result must not be used after `self` is dropped.
+    pub(crate) unsafe fn counters(&self) -> Counters {
+        self.counters
     }
 
     fn word(&self, offset: usize) -> &AtomicU64 {
@@ -127,36 +141,6 @@ impl AlarmPage {
         if silent.load(Ordering::Relaxed) != 0 {
             silent.store(0, Ordering::Release);
         }
-    }
-
-    /// The descriptor that processes of the job reopen.
-    pub(crate) fn descriptor(&self) -> i32 {
-        self.sealed.file.as_raw_fd()
-    }
-}
-
-/// The memory of the counters.
-pub(crate) struct CountersMemory {
-    sealed: Sealed,
-    counters: Counters,
-}
-
-impl CountersMemory {
-    /// Makes the memory, sparse.
-    pub(crate) fn create() -> Result<CountersMemory> {
-        let sealed = Sealed::create("copper-counters", counters::LENGTH, SealFlags::empty())?;
-        // SAFETY: as long as the layout says, zeroed, mapped as long as the value lives, which the
-        // users of `counters` promise to be shorter than; accessed through atomics alone.
-        let counters = unsafe { Counters::create(sealed.map.as_ptr()) };
-        Ok(CountersMemory { sealed, counters })
-    }
-
-    /// The counters, to be read.
-    ///
-    /// # Safety
-    /// The result must not be used after `self` is dropped.
-    pub(crate) unsafe fn counters(&self) -> Counters {
-        self.counters
     }
 
     /// The descriptor that processes of the job reopen.
@@ -192,7 +176,7 @@ mod tests {
 
     #[test]
     fn everybody_can_raise_the_alarm_and_nobody_can_truncate_it() {
-        let page = AlarmPage::create().expect("memory");
+        let page = CommonMemory::create().expect("memory");
         let mut other = reopen(page.descriptor());
         assert!(other.set_len(0).is_err());
         other.write_all(&3u64.to_ne_bytes()).expect("writable");

@@ -131,6 +131,7 @@ impl<M: Memory> Reader<M> {
     }
 
     /// Whether this is a catalog of this version.
+    #[inline]
     pub fn is_ours(&self) -> bool {
         self.memory.load(header::MAGIC) == Some(layout::MAGIC)
             && self.memory.load(header::VERSION) == Some(layout::VERSION)

@@ -1,8 +1,8 @@
 //! The counters' memory, byte by byte, version 2.
 //!
-//! One sealed memory file (`memfd`, against shrinking and growing), sparse, that every process of
-//! the job maps and writes. All words are of 8 bytes, in the machine's byte order, *atomic*, and
-//! zero at first. Offsets count from the start of the file.
+//! It lies behind the alarm page, in one sealed memory file (`memfd`, against shrinking and growing),
+//! sparse, that every process of the job maps and writes. All words are of 8 bytes, in the machine's
+//! byte order, *atomic*, and zero at first. Offsets count from the end of the alarm page.
 //!
 //! **Header**, at 0, 4096 bytes:
 //!

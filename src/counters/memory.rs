@@ -64,8 +64,15 @@ impl Memory {
     }
 
     /// The slot of the process `pid`: its own, or one that is free or whose owner is `gone`, or the
-    /// shared one.
+    /// shared one, which is also that of processes without a number (0).
     fn claim(&self, pid: u32, gone: &dyn Fn(u32) -> bool) -> Claim {
+        const SHARED: Claim = Claim {
+            slot: SHARED_SLOT,
+            fresh: true,
+        };
+        if pid == 0 {
+            return SHARED;
+        }
         let first = pid as usize % SHARED_SLOT;
         let near = || (first..first + PROBES).map(|slot| slot % SHARED_SLOT);
         let owner = |slot| self.entry(slot, entry::OWNER);
@@ -88,10 +95,7 @@ impl Memory {
                 return Claim { slot, fresh: false };
             }
         }
-        Claim {
-            slot: SHARED_SLOT,
-            fresh: true,
-        }
+        SHARED
     }
 
     /// Lets others claim a slot of the process `pid`.

@@ -4,7 +4,7 @@
 use copper_core::request::Operation;
 
 /// Maps no counters.
-pub(crate) fn attach(_: &[u8], _: u32) -> Option<()> {
+pub(crate) fn attach(_: *mut u8, _: bool) -> Option<()> {
     None
 }
 

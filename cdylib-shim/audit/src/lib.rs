@@ -94,7 +94,7 @@ pub unsafe extern "C" fn la_version(offered: c_uint) -> c_uint {
 /// # Safety
 /// To be called by the dynamic loader.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn la_objopen(
+pub(crate) unsafe extern "C" fn la_objopen(
     map: *const LinkMap,
     namespace: c_long,
     cookie: *mut usize,

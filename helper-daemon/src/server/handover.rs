@@ -25,8 +25,8 @@ use std::os::unix::net::UnixStream;
 pub(crate) struct Handover {
     /// The catalog, opened for reading.
     catalog: OwnedFd,
-    /// The alarm page, which everybody may write.
-    alarm: OwnedFd,
+    /// The alarm page and the counters, which everybody may write.
+    common: OwnedFd,
 }
 
 fn reopen(descriptor: i32, access: OFlags) -> Result<OwnedFd> {
@@ -62,10 +62,10 @@ fn shares_namespace(process: i32) -> bool {
 
 impl Handover {
     /// For the memory files that this process has under these descriptors.
-    pub(crate) fn new(catalog: i32, alarm: i32) -> Result<Handover> {
+    pub(crate) fn new(catalog: i32, common: i32) -> Result<Handover> {
         Ok(Handover {
             catalog: reopen(catalog, OFlags::RDONLY)?,
-            alarm: reopen(alarm, OFlags::RDWR)?,
+            common: reopen(common, OFlags::RDWR)?,
         })
     }
 
@@ -94,7 +94,7 @@ impl Handover {
             map(peer, "uid_map")?.to_vec(),
             map(peer, "gid_map")?.to_vec(),
         ];
-        let descriptors = [self.catalog.as_fd(), self.alarm.as_fd()];
+        let descriptors = [self.catalog.as_fd(), self.common.as_fd()];
         let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut ancillary = SendAncillaryBuffer::new(&mut room);
         ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));

@@ -5,7 +5,7 @@ use copper_core::catalog::layout::{Alarm, header};
 use copper_core::catalog::memory::{Mapping, Memory};
 use copper_core::catalog::reader::{Content, Kind, Reader};
 use copper_core::request::{
-    ALARM, CATALOG, Operation, Outcome, REPLY_LENGTH, ReplyHeader, RequestHeader, SOCKET,
+    CATALOG, COMMON, Operation, Outcome, REPLY_LENGTH, ReplyHeader, RequestHeader, SOCKET,
 };
 use memmap2::{Mmap, MmapMut, MmapOptions};
 use std::fs::{self, File};
@@ -110,7 +110,7 @@ impl<'s> Helper<'s> {
         let alarm = File::options()
             .read(true)
             .write(true)
-            .open(stage.runtime().join(ALARM))
+            .open(stage.runtime().join(COMMON))
             .expect("alarm");
         // SAFETY: sealed memory files of the helper, which cannot shrink.
         let (catalog, alarm) = unsafe {

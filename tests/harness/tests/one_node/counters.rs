@@ -252,7 +252,10 @@ fn writes_and_large_files_are_passed_and_say_why() {
     );
 }
 
-/// What stands where the counters should be, and is not theirs.
+/// The header's two words.
+const HEADER: [[u8; 8]; 2] = [layout::MAGIC.to_ne_bytes(), layout::VERSION.to_ne_bytes()];
+
+/// What stands where the common memory should be, and is not theirs.
 fn impostors(directory: &Path) -> Vec<(&'static str, Option<PathBuf>)> {
     let short = directory.join("short");
     fs::write(&short, "short").unwrap();
@@ -270,9 +273,9 @@ fn impostors(directory: &Path) -> Vec<(&'static str, Option<PathBuf>)> {
 }
 
 #[test]
-fn a_program_runs_the_same_without_counters() {
+fn a_program_is_served_the_same_where_the_common_memory_is_not_the_helpers() {
     let counted = Counted::warm();
-    let link = counted.session.runtime_directory().join("counters");
+    let link = counted.session.runtime_directory().join("common");
     let expected = counted.run("threads");
     let others = environment::scratch();
     for (what, target) in impostors(others.path()) {
@@ -280,8 +283,6 @@ fn a_program_runs_the_same_without_counters() {
         if let Some(target) = target {
             symlink(target, &link).unwrap();
         }
-        let growth = counted.counted("plain");
-        assert_eq!(growth.of("/processes"), 0, "with {what}");
         let opens = counted.session.status_number(["origin", "opens"]);
         counted
             .run("threads")
@@ -295,21 +296,28 @@ fn a_program_runs_the_same_without_counters() {
 fn garbled_counters_harm_nobody() {
     let counted = Counted::warm();
     let expected = counted.run("threads");
-    let link = counted.session.runtime_directory().join("counters");
+    let link = counted.session.runtime_directory().join("common");
     let garble = fs::OpenOptions::new().write(true).open(&link).unwrap();
     use std::os::unix::fs::FileExt;
-    let of_paths = [layout::CLAIMS, layout::BODIES, layout::NOTED];
-    for start in of_paths.into_iter().chain([4096_u64, 36_864]) {
+    let header = 4096;
+    garble.write_all_at(&[0; 64], header).unwrap();
+    let growth = counted.counted("plain");
+    assert_eq!(growth.of("/processes"), 0, "nobody counts in it");
+    counted
+        .run("threads")
+        .must_equal(&expected, "with a garbled header");
+    garble.write_all_at(&HEADER.concat(), header).unwrap();
+    let growth = counted.counted("plain");
+    assert_eq!(growth.of("/processes"), 1, "its header is whole again");
+    let of_paths = [layout::NOTED, layout::CLAIMS, layout::BODIES];
+    let of_paths = of_paths.map(|start| header + start);
+    for start in of_paths.into_iter().chain([8192_u64, 40_960]) {
         garble.write_all_at(&[0xff; 32_768], start).unwrap();
         counted
             .run("threads")
             .must_equal(&expected, "with garbled counters");
         counted.session.status().expect("the helper still answers");
     }
-    garble.write_all_at(&[0; 64], 0).unwrap();
-    counted
-        .run("threads")
-        .must_equal(&expected, "with a garbled header");
 }
 
 /// Runs that are many enough for estimates to be good ones.
