@@ -8,6 +8,7 @@ mod handover;
 mod idleness;
 
 use crate::engine::{Engine, Token};
+use crate::lending::Lender;
 use crate::shared_memory::CommonMemory;
 use anyhow::{Context, Result};
 use bursts::Bursts;
@@ -105,6 +106,7 @@ pub(crate) struct Server<'a> {
     /// The catalog's inode.
     catalog: u64,
     bursts: Bursts,
+    lender: Lender,
     uid: u32,
     end: Option<End>,
     /// Who asked for the end of the job.
@@ -168,6 +170,7 @@ impl<'a> Server<'a> {
             cut_off: None,
             catalog,
             bursts: Bursts::default(),
+            lender: Lender::default(),
             uid: crate::runtime::own_uid(),
             end: None,
             ender: None,
@@ -196,7 +199,7 @@ impl<'a> Server<'a> {
                 Err(error) => return Err(error).context("cannot wait for events"),
             }
             if events.is_empty() && timeout == Some(Timespec::default()) {
-                std::thread::yield_now();
+                self.lender.lend();
             }
             self.alarm.clear_silent();
             self.engine.heed_alarms(self.alarm.raised());
@@ -237,7 +240,7 @@ impl<'a> Server<'a> {
     }
 
     fn timeout(&mut self) -> Option<Timespec> {
-        if self.bursts.goes_on() || !self.engine.may_wait() {
+        if (self.bursts.goes_on() && self.lender.may_lend()) || !self.engine.may_wait() {
             return Some(Timespec::default());
         }
         let client = self.deadlines.first().map(|(first, _)| *first);

@@ -4,7 +4,7 @@
 use super::{Event, NOBODY, Waiter};
 use crate::engine::{Engine, Reply, Token};
 use crate::peers::Peers;
-use crate::status::{Calls, Saved, Served, SlowNode, Survey};
+use crate::status::{Calls, NamedPaths, Saved, Served, SlowNode, Survey};
 use copper_core::request::Outcome;
 use copper_core::tree::Report;
 use std::os::fd::BorrowedFd;
@@ -86,6 +86,7 @@ impl Engine {
             slowest: slowest
                 .map(|slow| SlowNode::of(slow, host(slow.rank)))
                 .collect(),
+            paths: NamedPaths::of(&summary.paths, |rank| Some(host(rank).to_owned())),
             controls_pending: summary.commands_pending,
             controls_failed: summary.commands_failed,
             seconds: asked.elapsed().as_secs_f64(),
