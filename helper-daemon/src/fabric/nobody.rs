@@ -41,6 +41,8 @@ impl Transport for Nobody {
         Err(PostError::Unknown)
     }
 
+    fn post(&mut self, _: Instant) {}
+
     fn poll(&mut self, _: Instant, _: &mut Vec<Event>) {}
 
     fn wait_descriptors(&self) -> Vec<BorrowedFd<'_>> {
