@@ -54,9 +54,22 @@ impl From<Full> for Halt {
 impl Engine {
     pub(super) fn closure(&mut self, path: &OriginPath, task: &mut Task) -> Result<Step, Full> {
         match self.close(path, task) {
-            Ok(()) => Ok(Step::Done(Outcome::Known)),
+            Ok(()) => {
+                self.note_closure(path);
+                Ok(Step::Done(Outcome::Known))
+            }
             Err(Halt::Step(step)) => Ok(step),
             Err(Halt::Full) => Err(Full),
+        }
+    }
+
+    /// Lets programs find in the catalog that they need not ask for this closure again. The path with
+    /// links in it has a closure of its own: the loader sees another `$ORIGIN`.
+    fn note_closure(&mut self, path: &OriginPath) {
+        if let Walked::Found(found) = self.walk(path, true)
+            && found.path == *path
+        {
+            self.writer.set_closure(found.offset);
         }
     }
 
