@@ -24,7 +24,7 @@
 //! | 80 | uid of the helper |
 //! | 88 | *atomic* bytes in use |
 //! | 96 | inode of the helper's user namespace, 0 where the kernel has none |
-//! | 104 | *atomic* losses: grows before something that was known, or stored, is so no more |
+//! | 112 | *atomic* losses: grows before something that was known, or stored, is so no more |
 //!
 //! **Strings**: u32 length of all that follows the count, u32 count, then for each a u16 length
 //! and the bytes. The first is the root of the store's mirror, the second the view, the third the
@@ -87,7 +87,7 @@ pub mod header {
     /// See the module's table.
     pub const USER_NAMESPACE: u64 = 96;
     /// See the module's table.
-    pub const LOSSES: u64 = 104;
+    pub const LOSSES: u64 = 112;
     /// Where records begin.
     pub const LENGTH: u64 = 4096;
 }
