@@ -111,12 +111,20 @@ pub(crate) enum Target<'p> {
 impl Target<'_> {
     /// Counts the call: in the view it is refused here.
     pub(crate) fn count(&self) {
-        let counted = match self {
-            Target::View(_) => Counted::Hit,
-            Target::Writable { told: Some(_), .. } => Counted::Written,
-            Target::Writable { told: None, .. } => Counted::Uncovered,
-        };
-        count(Family::Change, counted);
+        let family = Family::Change;
+        match *self {
+            Target::View(_) => count(family, Counted::Hit, || b""),
+            Target::Writable {
+                told: Some(told), ..
+            } => count(family, Counted::Written, || told),
+            Target::Writable {
+                told: None, path, ..
+            } => {
+                count(family, Counted::Uncovered, || {
+                    text(path).unwrap_or_default()
+                });
+            }
+        }
     }
 }
 

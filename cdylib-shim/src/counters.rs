@@ -1,10 +1,12 @@
 //! Counting what the program asks, in memory that it shares with the helper.
 //!
 //! A count is a comparison and an addition to memory that is this thread's own: no lock, no system
-//! call. The memory is mapped, with the alarm page, when the session is made; a process that cannot
-//! have it counts nothing and runs the same. A child that was forked finds its [`Place`] empty, since the kernel
-//! wipes it, and claims a slot of its own at its first call; a child of `vfork` counts as its parent,
-//! which waits for it.
+//! call. One call of many is also [noted](paths) with its path. The memory is mapped, with the alarm
+//! page, when the session is made; a process that cannot have it counts nothing and runs the same. A
+//! child that was forked finds its [`Place`] empty, since the kernel wipes it, and claims a slot of
+//! its own at its first call; a child of `vfork` counts as its parent, which waits for it.
+
+mod paths;
 
 use crate::sys::{self, call};
 use crate::target::{Found, Outcome};
@@ -69,10 +71,21 @@ fn is_gone(pid: u32) -> bool {
         .is_ok_and(|pid| unsafe { call!(libc::SYS_kill, pid, 0) } == -(libc::ESRCH as isize))
 }
 
-/// Counts a call.
+/// Counts a call. `path` gives what it was about, if that is to be noted: an absolute path, with a
+/// slash behind it where only the directory of the call is known, or anything else where nothing is.
 #[inline(always)]
-pub(crate) fn count(family: Family, outcome: Counted) {
-    add(layout::call(family, outcome), 1);
+pub(crate) fn count<'p>(family: Family, outcome: Counted, path: impl FnOnce() -> &'p [u8]) {
+    let place = PLACE.load(Ordering::Acquire);
+    if place.is_null() {
+        return;
+    }
+    let thread = sys::thread_pointer();
+    let word = layout::call(family, outcome);
+    // SAFETY: set once, to memory that stays mapped.
+    let counted = unsafe { (*place).count(thread, word) };
+    if counted.unwrap_or_else(|| add_slowly(place, thread, word, 1)) {
+        paths::note(family, outcome, path());
+    }
 }
 
 /// Counts the size of a file that was opened in the store.
@@ -102,16 +115,22 @@ fn add(word: usize, amount: u64) {
     }
 }
 
+/// The memory, which there is wherever a place is.
+fn memory() -> Option<Memory> {
+    // SAFETY: set before the place was, to memory that was recognised then and stays mapped.
+    unsafe { Memory::new(MEMORY.load(Ordering::Relaxed)) }
+}
+
+/// Says whether a call that is counted so is to be noted.
 #[cold]
 #[inline(never)]
-fn add_slowly(place: *mut Place, thread: usize, word: usize, amount: u64) {
-    // SAFETY: both were set once, to memory that stays mapped; the memory was recognised then.
-    unsafe {
-        if let Some(memory) = Memory::new(MEMORY.load(Ordering::Relaxed)) {
-            // Whether others are gone is not asked here: the program may have forbidden itself to.
-            (*place).add_slowly(memory, (thread, word, amount), own_pid, &|_| false);
-        }
-    }
+fn add_slowly(place: *mut Place, thread: usize, word: usize, amount: u64) -> bool {
+    let counted = (thread, word, amount);
+    memory().is_some_and(|memory| {
+        // Whether others are gone is not asked here: the program may have forbidden itself to.
+        // SAFETY: set once, to memory that stays mapped.
+        unsafe { (*place).add_slowly(memory, counted, own_pid, &|_| false) }
+    })
 }
 
 /// Gives the slot back when the program ends.
@@ -120,11 +139,9 @@ extern "C" fn at_exit() {
     if place.is_null() {
         return;
     }
-    // SAFETY: as in `add_slowly`.
-    unsafe {
-        if let Some(memory) = Memory::new(MEMORY.load(Ordering::Relaxed)) {
-            (*place).leave(memory, own_pid());
-        }
+    if let Some(memory) = memory() {
+        // SAFETY: as in `add_slowly`.
+        unsafe { (*place).leave(memory, own_pid()) };
     }
 }
 
@@ -146,7 +163,8 @@ impl Found<'_> {
     pub(crate) fn count_answered(&self, asked: bool) {
         if let Some(family) = self.counted {
             let asked = asked || self.asked;
-            count(family, if asked { Counted::Asked } else { Counted::Hit });
+            let outcome = if asked { Counted::Asked } else { Counted::Hit };
+            count(family, outcome, || self.record.path());
         }
     }
 
@@ -154,7 +172,7 @@ impl Found<'_> {
     #[inline]
     pub(crate) fn count_passed(&self, why: Counted) {
         if let Some(family) = self.counted {
-            count(family, why);
+            count(family, why, || self.record.path());
         }
     }
 
@@ -170,16 +188,19 @@ impl Found<'_> {
 }
 
 impl Outcome<'_> {
-    /// Counts the call; one that found a file, where what becomes of it depends on more, later.
-    pub(crate) fn count(mut self, family: Family) -> Self {
+    /// Counts the call; one that found a file, where what becomes of it depends on more, later. `text`
+    /// is what is known of its path, as for [`count`].
+    pub(crate) fn count(mut self, family: Family, text: &[u8]) -> Self {
         match &mut self {
             Outcome::Found(found) if depends_on_more(family) => found.counted = Some(family),
-            Outcome::Found(Found { asked: true, .. }) | Outcome::Absent { asked: true, .. } => {
-                count(family, Counted::Asked);
+            Outcome::Found(found) => {
+                let asked = found.asked;
+                let outcome = if asked { Counted::Asked } else { Counted::Hit };
+                count(family, outcome, || found.record.path());
             }
-            Outcome::Found(_) => count(family, Counted::Hit),
-            Outcome::Absent { .. } => count(family, Counted::Absent),
-            Outcome::Kernel(route) => count(family, route.why),
+            Outcome::Absent { asked: true, .. } => count(family, Counted::Asked, || text),
+            Outcome::Absent { .. } => count(family, Counted::Absent, || text),
+            Outcome::Kernel(route) => count(family, route.why, || route.named().unwrap_or(text)),
         }
         self
     }

@@ -215,7 +215,10 @@ fn open_for_change(
         Some(_) => Counted::Written,
     };
     with_place(directory, path, |place| {
-        count(Family::Open, counted(&place));
+        count(Family::Open, counted(&place), || match &place {
+            Some(place) => place.path,
+            None => text(path).unwrap_or_default(),
+        });
         match place {
             None => match stored_by_link(path) {
                 Some(record) => open_origin_for_change(record, flags, &kernel),

@@ -7,7 +7,7 @@ use crate::foreign::interpreter;
 use crate::links::put_place;
 use crate::session::{self, Session};
 use crate::sys::{self, Descriptor, call};
-use crate::target::{FOLLOW, Outcome, resolve_place, with_place};
+use crate::target::{FOLLOW, Outcome, resolve_place, text, with_place};
 use copper_core::counters::{Family, Outcome as Counted};
 use copper_core::path::PATH_MAX;
 use copper_core::request::Operation;
@@ -27,11 +27,13 @@ pub(crate) fn with_program(
 ) -> c_int {
     with_place(directory, path, |place| {
         let (Some(place), Some(session)) = (place, session::known()) else {
-            count(Family::Exec, Counted::Uncovered);
+            count(Family::Exec, Counted::Uncovered, || {
+                text(path).unwrap_or_default()
+            });
             return then(Ok((directory, path)));
         };
         resolve_place(session, place, FOLLOW, |outcome| {
-            let outcome = outcome.count(Family::Exec);
+            let outcome = outcome.count(Family::Exec, place.path);
             match &outcome {
                 Outcome::Absent { errno, .. } => then(Err(*errno)),
                 Outcome::Kernel(route) if route.leads_outside() => {

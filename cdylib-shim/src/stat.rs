@@ -128,7 +128,7 @@ fn translate_stored(session: &'static Session, status: &mut Stat) {
     let Some(record) = session.catalog.by_store_inode(status.st_ino) else {
         return;
     };
-    count(Family::Fstat, Counted::Hit);
+    count(Family::Fstat, Counted::Hit, || record.path());
     match latest(session, record) {
         Some(record) => fill(status, record.attributes()),
         None => fill_changed(status, &record),

@@ -78,6 +78,13 @@ impl Route {
         self.covered.is_none() && !self.instead.is_null()
     }
 
+    /// The path outside that a covered name led to.
+    pub(crate) fn named<'p>(self) -> Option<&'p [u8]> {
+        let path = self.leads_outside().then_some(self.instead)?;
+        // SAFETY: a route of its own is NUL-terminated and outlives what is done with the route.
+        Some(unsafe { CStr::from_ptr(path) }.to_bytes())
+    }
+
     /// The directory descriptor and the path to call the kernel with.
     pub(crate) fn of(self, directory: c_int, path: *const c_char) -> (c_int, *const c_char) {
         if self.instead.is_null() {
@@ -196,7 +203,11 @@ pub(crate) struct Place<'p> {
 /// Looks at an absolute path, whose [`path::first_word`] is `word`, without empty or `.` components, followed in memory by what tidying
 /// took from its end and a NUL.
 #[inline(never)]
-fn classify<'p>(session: &'static Session, text: &'p [u8], word: u64) -> Option<Place<'p>> {
+pub(crate) fn classify<'p>(
+    session: &'static Session,
+    text: &'p [u8],
+    word: u64,
+) -> Option<Place<'p>> {
     classify_here(session, text, word)
 }
 
@@ -268,7 +279,9 @@ pub(crate) fn with_target<R>(
     // SAFETY: libc's contract makes the path NUL-terminated, so a slash has a byte behind it.
     let passes_by = unsafe { *path == b'/' as c_char && !session.may_begin(*path.add(1) as u8) };
     if passes_by {
-        count(family, Counted::Uncovered);
+        // SAFETY: as above.
+        let bytes = || unsafe { CStr::from_ptr(path) }.to_bytes();
+        count(family, Counted::Uncovered, bytes);
         return then(Outcome::Kernel(Route::AS_GIVEN));
     }
     match text(path) {
@@ -288,8 +301,8 @@ fn of_concern<R>(
 ) -> R {
     match at_once(session, bytes, ending, family) {
         Some(outcome) => then(outcome),
-        None => not_at_once(session, directory, bytes, ending, |outcome| {
-            then(outcome.count(family))
+        None => not_at_once(session, directory, bytes, ending, |outcome, text| {
+            then(outcome.count(family, text))
         }),
     }
 }
@@ -309,14 +322,14 @@ fn at_once(
     }
     let word = path::first_word(bytes);
     if !session.may_concern(word) {
-        count(family, Counted::Uncovered);
+        count(family, Counted::Uncovered, || bytes);
         return Some(Outcome::Kernel(Route::AS_GIVEN));
     }
     let Some(place) = classify_here(session, bytes, word) else {
         if !path::shape(bytes).normal {
             return None;
         }
-        count(family, Counted::Uncovered);
+        count(family, Counted::Uncovered, || bytes);
         return Some(Outcome::Kernel(Route::AS_GIVEN));
     };
     if !session.is_believable() {
@@ -326,15 +339,16 @@ fn at_once(
     let later = depends_on_more(family);
     match found {
         Resolution::Found(_) if later => {}
-        Resolution::Found(_) => count(family, Counted::Hit),
-        Resolution::Absent { .. } => count(family, Counted::Absent),
-        Resolution::Unknown => count(family, Counted::Unknown),
-        _ => count(family, Counted::Special),
+        Resolution::Found(_) => count(family, Counted::Hit, || place.path),
+        Resolution::Absent { .. } => count(family, Counted::Absent, || place.path),
+        Resolution::Unknown => count(family, Counted::Unknown, || place.path),
+        _ => count(family, Counted::Special, || place.path),
     }
     let counted = later.then_some(family);
     Some(outcome_counted(session, place, found, counted))
 }
 
+/// Hands also the absolute path to `then`, or as much of it as is known; see [`count`].
 #[cold]
 #[inline(never)]
 fn not_at_once<R>(
@@ -342,7 +356,7 @@ fn not_at_once<R>(
     directory: c_int,
     bytes: &[u8],
     ending: Ending,
-    then: impl FnOnce(Outcome<'_>) -> R,
+    then: impl FnOnce(Outcome<'_>, &[u8]) -> R,
 ) -> R {
     if bytes[0] != b'/' {
         return relative(session, directory, bytes, ending, then);
@@ -350,6 +364,7 @@ fn not_at_once<R>(
     if !path::shape(bytes).normal {
         return untidy(session, bytes, ending, then);
     }
+    let then = |outcome: Outcome<'_>| then(outcome, bytes);
     match classify(session, bytes, path::first_word(bytes)) {
         None => then(Outcome::Kernel(Route::AS_GIVEN)),
         Some(place) if session.is_believable() => walk(session, place, ending, then),
@@ -456,11 +471,11 @@ fn untidy<R>(
     session: &'static Session,
     bytes: &[u8],
     ending: Ending,
-    then: impl FnOnce(Outcome<'_>) -> R,
+    then: impl FnOnce(Outcome<'_>, &[u8]) -> R,
 ) -> R {
     let mut room = [0u8; PATH_MAX + 1];
     let Some(tidied) = tidy(bytes, &mut room) else {
-        return then(Outcome::Kernel(Route::AS_GIVEN));
+        return then(Outcome::Kernel(Route::AS_GIVEN), bytes);
     };
     at_tidied(session, &room, tidied, ending, then)
 }
@@ -470,9 +485,10 @@ fn at_tidied<R>(
     room: &[u8; PATH_MAX + 1],
     tidied: path::Tidied,
     ending: Ending,
-    then: impl FnOnce(Outcome<'_>) -> R,
+    then: impl FnOnce(Outcome<'_>, &[u8]) -> R,
 ) -> R {
     let text = &room[..tidied.length];
+    let then = |outcome: Outcome<'_>| then(outcome, text);
     match classify(session, text, path::first_word(text)) {
         None => then(Outcome::Kernel(Route::AS_GIVEN)),
         Some(place) => at_place_as_named(session, place.ending_as(tidied), ending, then),
@@ -521,14 +537,16 @@ fn relative<R>(
     directory: c_int,
     bytes: &[u8],
     ending: Ending,
-    then: impl FnOnce(Outcome<'_>) -> R,
+    then: impl FnOnce(Outcome<'_>, &[u8]) -> R,
 ) -> R {
     let mut room = [0u8; PATH_MAX + 1];
     match join(session, directory, bytes, &mut room, Thorough::No) {
-        Joined::Elsewhere => then(Outcome::Kernel(Route::AS_GIVEN)),
+        Joined::Elsewhere(length) => then(Outcome::Kernel(Route::AS_GIVEN), &room[..length]),
         Joined::Text(tidied) => at_tidied(session, &room, tidied, ending, then),
         Joined::Store(tidied, scope) => {
-            let place = Place::new(scope, &room[..tidied.length], room.as_ptr().cast());
+            let text = &room[..tidied.length];
+            let place = Place::new(scope, text, room.as_ptr().cast());
+            let then = |outcome: Outcome<'_>| then(outcome, text);
             at_place_as_named(session, place.ending_as(tidied), ending, then)
         }
     }
@@ -555,8 +573,8 @@ pub(crate) enum Thorough {
 }
 
 enum Joined {
-    /// Nothing of ours.
-    Elsewhere,
+    /// Nothing of ours. So much of the room is the directory with a slash, where that was found.
+    Elsewhere(usize),
     /// An absolute path that may be covered; in the room with its ending and a NUL.
     Text(path::Tidied),
     /// A path of the origin, reached from a directory in the store; in the room likewise.
@@ -573,11 +591,13 @@ fn join(
 ) -> Joined {
     let mut base = [0u8; PATH_MAX + 1];
     let Some((length, scope)) = base_of(session, directory, &mut base, thorough) else {
-        return Joined::Elsewhere;
+        return Joined::Elsewhere(0);
     };
     let concerns = scope.is_some() || session.may_concern(path::first_word(&base[..length]));
     if !concerns && !bytes.starts_with(b"..") {
-        return Joined::Elsewhere;
+        room[..length].copy_from_slice(&base[..length]);
+        room[length] = b'/';
+        return Joined::Elsewhere(length + 1);
     }
     let mut whole = [0u8; 2 * PATH_MAX + 2];
     whole[..length].copy_from_slice(&base[..length]);
@@ -585,7 +605,7 @@ fn join(
     let end = length + 1 + bytes.len();
     whole[length + 1..end].copy_from_slice(bytes);
     let Some(tidied) = tidy(&whole[..end], room) else {
-        return Joined::Elsewhere;
+        return Joined::Elsewhere(0);
     };
     match scope {
         Some(scope) => Joined::Store(tidied, scope),
@@ -708,12 +728,12 @@ pub(crate) fn with_place<R>(
     }
     let mut room = [0u8; PATH_MAX + 1];
     let joined = if bytes[0] == b'/' {
-        tidy(bytes, &mut room).map_or(Joined::Elsewhere, Joined::Text)
+        tidy(bytes, &mut room).map_or(Joined::Elsewhere(0), Joined::Text)
     } else {
         join(session, directory, bytes, &mut room, Thorough::Yes)
     };
     match joined {
-        Joined::Elsewhere => then(None),
+        Joined::Elsewhere(_) => then(None),
         Joined::Text(tidied) => {
             let text = &room[..tidied.length];
             let place = classify(session, text, path::first_word(text));

@@ -11,9 +11,12 @@ mod timeline;
 
 pub(crate) use timeline::Timeline;
 
+use copper_core::control::Table;
 use copper_core::request::Operation;
-use copper_core::tree::{Kind, Object};
+use copper_core::tree::paths::{Escaped, MAX_NAMED, SlowObject, name};
+use copper_core::tree::{Kind, Object, Rank};
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -63,6 +66,25 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
+    /// All of them, by number.
+    const ALL: [Reason; 10] = [
+        Reason::TooLarge,
+        Reason::NoRoom,
+        Reason::ByName,
+        Reason::Special,
+        Reason::Refused,
+        Reason::Changed,
+        Reason::Written,
+        Reason::TimedOut,
+        Reason::CatalogFull,
+        Reason::Outside,
+    ];
+
+    /// The reason of this number.
+    pub(crate) fn from_number(number: u8) -> Option<Reason> {
+        Reason::ALL.get(usize::from(number)).copied()
+    }
+
     /// In words that follow a path.
     pub(crate) fn words(self) -> &'static str {
         match self {
@@ -81,10 +103,11 @@ impl Reason {
 }
 
 /// What an object is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum What {
     /// The attributes of one name.
+    #[default]
     Entry,
     /// A directory with the attributes of all names.
     Directory,
@@ -146,6 +169,43 @@ pub(crate) struct Passed {
     pub(crate) times: u64,
     /// Its length, in bytes, where it is a file.
     pub(crate) bytes: u64,
+}
+
+/// A covered path that programs asked for, with estimates of how often and how that ended.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct HotPath {
+    /// It, on the origin.
+    pub(crate) path: String,
+    /// What it was asked for as: a file, a directory, or a name.
+    pub(crate) what: What,
+    /// Answered at once.
+    pub(crate) hits: u64,
+    /// Answered at once: there is no such name.
+    pub(crate) absent: u64,
+    /// Answered after a question to the helper.
+    pub(crate) asked: u64,
+    /// Left to the origin.
+    pub(crate) passed: u64,
+}
+
+impl HotPath {
+    /// A path that was asked for in this table.
+    pub(crate) fn new(path: String, table: Table) -> HotPath {
+        HotPath {
+            path,
+            what: match table {
+                Table::Data => What::File,
+                Table::Tree => What::Directory,
+                Table::Metadata => What::Entry,
+            },
+            ..HotPath::default()
+        }
+    }
+
+    /// All calls.
+    pub(crate) fn calls(&self) -> u64 {
+        self.hits + self.absent + self.asked + self.passed
+    }
 }
 
 /// Objects and bytes.
@@ -224,6 +284,8 @@ pub(crate) struct Excerpt {
     pub(crate) questions: ByQuestion,
     /// When things came.
     pub(crate) timeline: Timeline,
+    /// Covered paths that programs asked for most, as far as calls were noted with their paths.
+    pub(crate) hot: Vec<HotPath>,
 }
 
 /// What is known of one object.
@@ -469,12 +531,55 @@ impl Journal {
             absent: self.absent,
             questions: self.questions,
             timeline: self.timeline.clone(),
+            hot: Vec::new(),
         }
+    }
+
+    /// The slowest objects that programs waited for and the most frequent paths that were left to the
+    /// origin, as this node, which is `rank`, names them in a survey.
+    pub(crate) fn named(&self, rank: Rank) -> (Vec<SlowObject>, Vec<Escaped>) {
+        let came = self.objects.iter();
+        let mut slow: Vec<(&Object, &Record, Duration)> = came
+            .filter(|(_, record)| record.asked > 0)
+            .filter_map(|(object, record)| Some((object, record, record.took?)))
+            .collect();
+        if slow.len() > MAX_NAMED {
+            slow.select_nth_unstable_by_key(MAX_NAMED, |(_, _, took)| Reverse(*took));
+            slow.truncate(MAX_NAMED);
+        }
+        let slow = slow.into_iter().map(|(object, record, took)| SlowObject {
+            path: name(object.path()),
+            kind: object.kind(),
+            rank,
+            from_origin: record.from == Source::Origin,
+            asked_at: self.started_unix_ms * 1000 + micros(self.since(record.asked_at)),
+            took: micros(took),
+            bytes: record.bytes,
+        });
+        let escaped = self.passed.iter();
+        let mut escaped: Vec<Escaped> = escaped
+            .map(|(path, (why, times, bytes))| Escaped {
+                path: name(path),
+                why: *why as u8,
+                times: *times,
+                bytes: *bytes,
+            })
+            .collect();
+        escaped.sort_unstable_by(|one, other| {
+            let more = other.times.cmp(&one.times);
+            more.then_with(|| one.path.cmp(&other.path))
+        });
+        escaped.truncate(MAX_NAMED);
+        (slow.collect(), escaped)
     }
 }
 
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// A path as text; bytes that are no text are escaped.
-fn show_path(path: &[u8]) -> String {
+pub(crate) fn show_path(path: &[u8]) -> String {
     match std::str::from_utf8(path) {
         Ok(text) if !text.contains(char::is_control) => text.to_owned(),
         _ => path.escape_ascii().to_string(),
@@ -534,6 +639,38 @@ mod tests {
         assert_eq!(excerpt.passed.len(), MOST_PASSED);
         assert_eq!(excerpt.passed_left_out, MOST_PASSED as u64);
         assert_eq!(excerpt.passed[0].times, 2);
+    }
+
+    #[test]
+    fn reasons_lead_back_from_their_numbers() {
+        for (number, why) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(why as usize, number);
+            assert_eq!(Reason::from_number(number as u8), Some(why));
+        }
+        assert_eq!(Reason::from_number(Reason::ALL.len() as u8), None);
+    }
+
+    #[test]
+    fn the_slowest_that_somebody_waited_for_are_named() {
+        let mut journal = Journal::new(Instant::now(), 100);
+        journal.obtained(&object("/ahead"), 1, false);
+        for number in 0..2 * MAX_NAMED {
+            let object = object(&format!("/{number}"));
+            journal.asked(&object);
+            journal.obtained(&object, 5, false);
+            journal.passed(object.path(), Reason::NoRoom, 5);
+        }
+        journal.passed(b"/often", Reason::TooLarge, 9);
+        journal.passed(b"/often", Reason::TooLarge, 9);
+        let (slow, escaped) = journal.named(7);
+        assert_eq!((slow.len(), escaped.len()), (MAX_NAMED, MAX_NAMED));
+        assert!(
+            slow.iter()
+                .all(|one| one.rank == 7 && *one.path != *b"/ahead")
+        );
+        let first = &escaped[0];
+        assert_eq!((&*first.path, first.times), (&b"/often"[..], 2));
+        assert_eq!(Reason::from_number(first.why), Some(Reason::TooLarge));
     }
 
     #[test]

@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod calls;
+mod paths;
 
 pub(crate) use calls::{Calls, FamilyCalls, Saved, Served, SlowNode};
+pub(crate) use paths::{Directory, HotCalls, NamedPaths, about};
 
 use crate::size::show;
 use copper_core::tree::Counters;
@@ -36,6 +38,9 @@ pub(crate) struct Status {
     /// What programs of this node asked of the shim.
     #[serde(default)]
     pub(crate) calls: Calls,
+    /// Paths that stand out.
+    #[serde(default)]
+    pub(crate) paths: NamedPaths,
     /// What that saved the origin.
     #[serde(default)]
     pub(crate) saved: Saved,
@@ -117,6 +122,8 @@ pub(crate) struct Survey {
     pub(crate) passed_through: u64,
     /// The nodes whose programs wait longest for their helper.
     pub(crate) slowest: Vec<SlowNode>,
+    /// Paths that stand out, of all nodes.
+    pub(crate) paths: NamedPaths,
     /// Controls of all nodes that helpers have not carried out yet.
     pub(crate) controls_pending: u64,
     /// Controls of all nodes that helpers could not carry out.
@@ -249,6 +256,7 @@ impl Status {
                 self.read_ahead
             ),
             self.calls.describe(&self.saved),
+            self.paths.describe(),
             self.served.describe(),
             self.describe_peers(),
             format!("store     {}", self.store),

@@ -1,4 +1,4 @@
-//! The counters' memory, byte by byte, version 1.
+//! The counters' memory, byte by byte, version 2.
 //!
 //! It lies behind the alarm page, in one sealed memory file (`memfd`, against shrinking and growing),
 //! sparse, that every process of the job maps and writes. All words are of 8 bytes, in the machine's
@@ -10,6 +10,8 @@
 //! |---|---|
 //! | 0 | [`MAGIC`] |
 //! | 8 | [`VERSION`] |
+//! | [`NOTED`] | not 0 where a path was ever noted |
+//! | [`LEFT_OUT`] | calls that were to be noted and are not, by [`Kind`](super::paths::Kind) |
 //!
 //! **Directory**, at [`DIRECTORY`]: [`SLOTS`] entries of [`ENTRY_LENGTH`] bytes, one for each slot:
 //!
@@ -37,13 +39,31 @@
 //! | [`WAITED`] | microseconds waited, by [`question`](super::question) |
 //! | [`BYTES`] | bytes served |
 //! | [`USED_WORDS`] | zero |
+//!
+//! **Paths**: what one call of [`PERIOD`](super::paths::PERIOD) was about. At [`CLAIMS`] one word for
+//! each of [`PATHS`] places, 0 or what [`paths`](super::paths) makes of kind and text; at [`BODIES`] for
+//! each place [`BODY_LENGTH`] bytes:
+//!
+//! | at | what |
+//! |---|---|
+//! | 0 | length of the text, 0 while it is not there; and [`CUT`](body::CUT) |
+//! | 8 | calls about others that found no place since this was noted |
+//! | 16 | calls that were noted, by [`cell`](super::paths::cell) |
+//! | 144 | the text |
+//!
+//! A path may lose its place to another, and the helper sets all of them back.
 
 use super::{FAMILY_ROOM, Family, OUTCOME_ROOM, Outcome, QUESTION_ROOM, WAIT_BUCKETS};
 
 /// First word: "COPPERN" and a format letter.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"COPPERNa");
 /// Version of this layout; a process of another version counts nothing.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
+
+/// See the module's table.
+pub const NOTED: u64 = 16;
+/// See the module's table.
+pub const LEFT_OUT: u64 = 24;
 
 /// Where the directory begins.
 pub const DIRECTORY: u64 = 4096;
@@ -73,8 +93,34 @@ pub const STRIPES: usize = 9;
 pub const OWNED_STRIPES: usize = STRIPES - 1;
 /// Words of a stripe.
 pub const STRIPE_WORDS: usize = 224;
+/// How many paths there is room for, a power of two.
+pub const PATHS: usize = 4096;
+/// Where their claims begin.
+pub const CLAIMS: u64 = SLOTS_START + SLOTS as u64 * SLOT_LENGTH;
+/// Where their bodies begin.
+pub const BODIES: u64 = CLAIMS + PATHS as u64 * 8;
+/// Length of a body.
+pub const BODY_LENGTH: u64 = 512;
+/// Offsets in a body.
+pub mod body {
+    /// See the module's table.
+    pub const LENGTH: u64 = 0;
+    /// See the module's table.
+    pub const PRESSURE: u64 = 8;
+    /// See the module's table.
+    pub const CELLS: u64 = 16;
+    /// How many cells there are.
+    pub const CELL_COUNT: usize = 16;
+    /// See the module's table.
+    pub const TEXT: u64 = CELLS + CELL_COUNT as u64 * 8;
+    /// The longest text.
+    pub const TEXT_MAX: usize = (super::BODY_LENGTH - TEXT) as usize;
+    /// The bit of a length that says that the text was longer.
+    pub const CUT: u64 = 1 << 32;
+}
+
 /// Length of the memory.
-pub const LENGTH: u64 = SLOTS_START + SLOTS as u64 * SLOT_LENGTH;
+pub const LENGTH: u64 = BODIES + PATHS as u64 * BODY_LENGTH;
 
 /// First word of the waits.
 pub const WAITS: usize = FAMILY_ROOM * OUTCOME_ROOM;
@@ -91,6 +137,8 @@ pub const fn call(family: Family, outcome: Outcome) -> usize {
     family as usize * OUTCOME_ROOM + outcome as usize
 }
 
+const _: () = assert!(PATHS.is_power_of_two() && body::TEXT_MAX.is_multiple_of(8));
+const _: () = assert!(FAMILY_ROOM <= body::CELL_COUNT);
 const _: () = assert!(USED_WORDS <= STRIPE_WORDS);
 const _: () = assert!((STRIPES * STRIPE_WORDS * 8) as u64 <= SLOT_LENGTH);
 const _: () = assert!(Family::ALL.len() <= FAMILY_ROOM && Outcome::ALL.len() <= OUTCOME_ROOM);

@@ -7,6 +7,7 @@ use super::layout::{
     self, BYTES, DIRECTORY, ENTRY_LENGTH, LENGTH, OWNED_STRIPES, SHARED_SLOT, SLOT_LENGTH, SLOTS,
     SLOTS_START, STRIPE_WORDS, STRIPES, WAITED, WAITS, entry,
 };
+use super::paths::is_noted;
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// How many slots a process looks at before it shares the last.
@@ -48,7 +49,7 @@ impl Memory {
     }
 
     /// The word at `offset`.
-    fn word(&self, offset: u64) -> &AtomicU64 {
+    pub(super) fn word(&self, offset: u64) -> &AtomicU64 {
         debug_assert!(offset.is_multiple_of(8) && offset + 8 <= LENGTH);
         // SAFETY: within the memory by the callers' bounds; mapped by `new`'s contract.
         unsafe { &*self.base.add(offset as usize / 8) }
@@ -200,7 +201,33 @@ fn add_alone(word: &AtomicU64, amount: u64) {
     word.fetch_add(amount, Ordering::Relaxed);
 }
 
+/// The same for 1; gives what there was before, as far as no signal came in between.
+#[inline(always)]
+fn count_alone(word: &AtomicU64) -> u64 {
+    let before = word.load(Ordering::Relaxed);
+    add_alone(word, 1);
+    before
+}
+
 impl Place {
+    /// Counts a call in a word of the calling thread, if that has a stripe to itself; says whether
+    /// the call [is to be noted](super::paths::is_noted).
+    ///
+    /// `thread` as in [`Place::add`].
+    #[inline(always)]
+    #[must_use]
+    pub fn count(&self, thread: usize, word: usize) -> Option<bool> {
+        debug_assert!(word < STRIPE_WORDS);
+        let stripe = stripe_of(thread);
+        if self.threads[stripe].load(Ordering::Relaxed) != thread {
+            return None;
+        }
+        let slot = self.slot.load(Ordering::Relaxed);
+        // SAFETY: as in `add`.
+        let word = unsafe { &*slot.add(stripe * STRIPE_WORDS + word) };
+        Some(is_noted(word, count_alone(word)))
+    }
+
     /// Adds to a word of the calling thread, if that has a stripe to itself.
     ///
     /// `thread` tells the thread from all others that run in this process, and is not 0.
@@ -222,7 +249,7 @@ impl Place {
     /// The same for any thread.
     ///
     /// Where the process has no slot yet it claims one: `pid` says who it is, `gone` whether a
-    /// process is no more.
+    /// process is no more. Says whether a call that is counted so is to be noted.
     #[cold]
     #[inline(never)]
     pub fn add_slowly(
@@ -231,7 +258,7 @@ impl Place {
         (thread, word, amount): (usize, usize, u64),
         pid: impl FnOnce() -> u32,
         gone: &dyn Fn(u32) -> bool,
-    ) {
+    ) -> bool {
         let slot = match self.number.load(Ordering::Acquire) {
             0 => self.settle(memory, pid(), gone),
             number => number - 1,
@@ -254,11 +281,15 @@ impl Place {
             used.fetch_or(1 << stripe, Ordering::Release);
         }
         let counted = memory.in_stripe(slot, stripe, word);
-        if alone {
-            add_alone(counted, amount);
-        } else {
-            counted.fetch_add(amount, order);
-        }
+        let before = match (alone, amount) {
+            (true, 1) => count_alone(counted),
+            (true, _) => {
+                add_alone(counted, amount);
+                return false;
+            }
+            (false, _) => counted.fetch_add(amount, order),
+        };
+        is_noted(counted, before)
     }
 
     /// Finds a slot for the process, if it has none; its number.

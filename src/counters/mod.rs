@@ -3,13 +3,17 @@
 //! - this file: the table of families and outcomes, and what a node's counts add up to
 //! - [`layout`]: the memory, byte by byte
 //! - [`memory`]: the one place that turns it into references: claiming, counting, adding up
+//! - [`paths`]: which paths calls were about, by noting one of many
 //!
 //! Nothing here decides anything: a program runs the same where the memory is missing, too short,
 //! of another version or full of nonsense.
 
 pub mod layout;
 pub mod memory;
+pub mod paths;
 
+#[cfg(all(test, not(loom)))]
+mod path_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 

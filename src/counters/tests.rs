@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::vec::Vec;
 
 /// Memory of a test's own.
-struct Room(*mut u8);
+pub(super) struct Room(pub(super) *mut u8);
 
 impl Room {
     const LAYOUT: Layout = match Layout::from_size_align(LENGTH as usize, 4096) {
@@ -17,12 +17,12 @@ impl Room {
         Err(_) => unreachable!(),
     };
 
-    fn new() -> Room {
+    pub(super) fn new() -> Room {
         // SAFETY: the layout is not empty.
         Room(unsafe { alloc_zeroed(Room::LAYOUT) })
     }
 
-    fn memory(&self) -> Memory {
+    pub(super) fn memory(&self) -> Memory {
         // SAFETY: zeroed, long enough, accessed through the result alone.
         unsafe { Memory::create(self.0) }
     }

@@ -20,7 +20,7 @@ use super::summary::Summary;
 use super::topology::Rank;
 
 /// The version of the encoding; a peer of another version is not understood.
-pub const WIRE_VERSION: u8 = 3;
+pub const WIRE_VERSION: u8 = 4;
 
 /// The longest encoded message in bytes, without its attachment.
 pub const MAX_MESSAGE: usize = 64 << 10;

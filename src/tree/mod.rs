@@ -76,6 +76,7 @@ mod interface;
 mod message;
 mod node;
 mod object;
+pub mod paths;
 mod summary;
 mod topology;
 

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
+use super::paths::Paths;
 use super::topology::Rank;
 use crate::counters::{Totals, WAIT_BUCKETS};
 
@@ -30,6 +31,8 @@ pub struct Summary {
     pub commands_failed: u64,
     /// The nodes whose programs wait longest, longest first; at most [`MAX_SLOWEST`].
     pub slowest: Vec<Slow>,
+    /// Paths that stand out.
+    pub paths: Paths,
 }
 
 /// Operations on the origin.
@@ -103,7 +106,9 @@ impl Summary {
     /// Whether all is within its bounds.
     pub fn is_valid(&self) -> bool {
         let in_bounds = |slow: &Slow| usize::from(slow.longest) < WAIT_BUCKETS;
-        self.slowest.len() <= MAX_SLOWEST && self.slowest.iter().all(in_bounds)
+        self.slowest.len() <= MAX_SLOWEST
+            && self.slowest.iter().all(in_bounds)
+            && self.paths.is_valid()
     }
 
     /// Adds other nodes.
@@ -136,6 +141,7 @@ impl Summary {
         self.slowest
             .sort_by_key(|slow| (core::cmp::Reverse(slow.mean()), slow.rank));
         self.slowest.truncate(MAX_SLOWEST);
+        self.paths.add(&other.paths);
     }
 }
 

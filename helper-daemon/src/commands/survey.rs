@@ -183,10 +183,11 @@ impl Survey {
             ),
             self.describe_stock(),
             self.calls.describe(&self.saved),
+            self.paths.describe(),
             self.served.describe(),
             self.describe_slowest(),
         ];
-        for line in lines {
+        for line in lines.iter().filter(|line| !line.is_empty()) {
             let _ = writeln!(text, "{line}");
         }
         text

@@ -16,6 +16,7 @@ mod content;
 mod controls;
 mod known;
 mod landing;
+mod paths;
 mod resolve;
 mod scope;
 mod tally;
@@ -316,7 +317,10 @@ impl Engine {
 
     /// What was obtained and what was left to the origin, with the `most` slowest objects.
     pub(crate) fn journal(&self, most: usize) -> Excerpt {
-        self.journal.excerpt(most)
+        let mut excerpt = self.journal.excerpt(most);
+        excerpt.hot = self.hot_paths();
+        excerpt.hot.truncate(most);
+        excerpt
     }
 
     /// Notes that the helper serves.

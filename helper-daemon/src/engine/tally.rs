@@ -3,10 +3,11 @@
 
 use super::Engine;
 use crate::peers::Peers;
-use crate::status::{AskedCounts, Calls, Saved, Served, Status};
+use crate::status::{AskedCounts, Calls, NamedPaths, Saved, Served, Status};
 use copper_core::control::Control;
 use copper_core::counters::Totals;
 use copper_core::counters::memory::Memory as Counters;
+use copper_core::counters::paths::Noted;
 use copper_core::request::Operation;
 use copper_core::tree::{Origin, Slow, Stock, Summary};
 use rustix::io::Errno;
@@ -43,10 +44,19 @@ impl Tally {
         counters.totals()
     }
 
+    /// The calls that were noted with their paths.
+    pub(super) fn noted(&self) -> Vec<Noted> {
+        self.counters
+            .map_or_else(Vec::new, |counters| counters.noted())
+    }
+
     /// Begins counts anew.
     pub(super) fn set_back(&mut self, control: Control) {
         let now = self.counted();
         control.set_back(&mut self.since, &now);
+        if let Some(counters) = &self.counters {
+            counters.set_noted_back(control);
+        }
     }
 
     pub(super) fn note(&mut self, operation: Operation) {
@@ -100,6 +110,7 @@ impl Engine {
         status.evictions = summary.evictions;
         status.read_ahead = self.ahead.begun();
         status.peers = self.peers.as_ref().map(|peers| peers.status());
+        status.paths = NamedPaths::of(&summary.paths, |_| None);
     }
 
     /// What there is to say of this node.
@@ -132,6 +143,7 @@ impl Engine {
             commands_pending: self.controls.pending(),
             commands_failed: self.controls.failed(),
             slowest: Slow::of(rank, &calls).into_iter().collect(),
+            paths: self.paths(rank),
             calls,
         }
     }

@@ -117,6 +117,7 @@ impl Recorder {
             let journal = &mut profile.journal;
             journal.left_out += journal.obtained.len().saturating_sub(FEW) as u64;
             journal.obtained.truncate(FEW);
+            journal.hot.truncate(FEW);
         }
         save(&place, &base, JSON, &serde_json::to_vec(&profile)?)
     }

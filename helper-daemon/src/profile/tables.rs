@@ -3,8 +3,8 @@
 
 use super::Profile;
 use crate::calls::{Ends, counted};
-use crate::journal::{Excerpt, Obtained, Questions, Source, What};
-use crate::status::Calls;
+use crate::journal::{Excerpt, HotPath, Obtained, Questions, Source, What};
+use crate::status::{Calls, about};
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -26,8 +26,13 @@ struct Operation {
 #[derive(Clone, Debug)]
 struct Path {
     events: u64,
+    /// Answered at once: an estimate where calls were noted, else what the helper was asked for and
+    /// knew.
+    hits: u64,
     misses: u64,
     negative: u64,
+    /// These are estimates.
+    is_estimate: bool,
     obtained: Obtained,
 }
 
@@ -80,6 +85,9 @@ impl Tables {
         for obtained in &journal.obtained {
             tables.add_path(obtained);
         }
+        for hot in &journal.hot {
+            tables.add_hot(hot);
+        }
         tables
     }
 
@@ -118,14 +126,48 @@ impl Tables {
         let misses = u64::from(obtained.times);
         let negative = if obtained.absent { asked } else { 0 };
         let key = (category(obtained.what), obtained.path.clone());
+        let events = asked.max(misses);
         let row = Path {
-            events: asked.max(misses),
+            events,
+            hits: events - misses,
             misses,
             negative,
+            is_estimate: false,
             obtained: obtained.clone(),
         };
         self.paths
             .entry(key)
+            .and_modify(|known| known.add(&row))
+            .or_insert(row);
+    }
+
+    /// Adds estimates of what programs asked for and nobody else was told.
+    fn add_hot(&mut self, hot: &HotPath) {
+        let at_once = hot.hits + hot.absent;
+        if at_once == 0 {
+            return;
+        }
+        let obtained = Obtained {
+            path: hot.path.clone(),
+            what: hot.what,
+            from: Source::Tree,
+            asked_at_ms: f64::INFINITY,
+            took_ms: 0.0,
+            bytes: 0,
+            asked: 0,
+            times: 0,
+            absent: hot.hits == 0,
+        };
+        let row = Path {
+            events: at_once,
+            hits: at_once,
+            misses: 0,
+            negative: hot.absent,
+            is_estimate: true,
+            obtained,
+        };
+        self.paths
+            .entry((category(hot.what), hot.path.clone()))
             .and_modify(|known| known.add(&row))
             .or_insert(row);
     }
@@ -323,10 +365,13 @@ impl Tables {
             let rows = paths.into_iter().map(|path| {
                 vec![
                     format!("`{}`", path.obtained.path.replace('|', "\\|")),
-                    path.events.to_string(),
+                    match path.is_estimate {
+                        true => format!("about {}", about(path.events)),
+                        false => path.events.to_string(),
+                    },
                     format!("{:.1}", path.obtained.took_ms),
                     path.obtained.bytes.to_string(),
-                    source(path.obtained.from).to_owned(),
+                    source(&path.obtained).to_owned(),
                 ]
             });
             text += &table(&columns, 1, rows);
@@ -342,13 +387,22 @@ impl Tables {
 impl Path {
     fn add(&mut self, other: &Path) {
         self.events += other.events;
+        self.hits += other.hits;
         self.misses += other.misses;
         self.negative += other.negative;
+        self.is_estimate |= other.is_estimate;
         let (own, other) = (&mut self.obtained, &other.obtained);
         own.took_ms = own.took_ms.max(other.took_ms);
         own.asked_at_ms = own.asked_at_ms.min(other.asked_at_ms);
         own.bytes = own.bytes.max(other.bytes);
-        own.absent |= other.absent;
+        // Who obtained it knows better than who only noted calls.
+        own.absent = match (own.times, other.times) {
+            (0, 0) => own.absent && other.absent,
+            (0, _) => other.absent,
+            (_, 0) => own.absent,
+            _ => own.absent || other.absent,
+        };
+        own.times = own.times.saturating_add(other.times);
         if other.from == Source::Origin {
             own.from = Source::Origin;
         }
@@ -357,28 +411,33 @@ impl Path {
     fn row(&self, category: &str) -> Vec<String> {
         let of_ttl = category == "metadata_ttl";
         let count = |shown: bool, number: u64| if shown { number } else { 0 }.to_string();
-        let hits = self.events.saturating_sub(self.misses);
+        let (obtained, hits) = (&self.obtained, self.hits);
+        let asked_at = obtained.asked_at_ms;
         vec![
             category.to_owned(),
-            self.obtained.path.clone(),
+            obtained.path.clone(),
             self.events.to_string(),
-            count(!of_ttl && !self.obtained.absent, hits),
+            count(!of_ttl && !obtained.absent, hits),
             count(!of_ttl, self.misses),
             count(!of_ttl, self.negative),
             count(of_ttl, self.misses),
             count(of_ttl, hits),
             "0".to_owned(),
             "0".to_owned(),
-            format!("{:.3}", self.obtained.asked_at_ms),
-            format!("{:.3}", self.obtained.took_ms),
-            self.obtained.bytes.to_string(),
-            source(self.obtained.from).to_owned(),
+            match asked_at.is_finite() {
+                true => format!("{asked_at:.3}"),
+                false => String::new(),
+            },
+            format!("{:.3}", obtained.took_ms),
+            obtained.bytes.to_string(),
+            source(obtained).to_owned(),
         ]
     }
 }
 
-fn source(from: Source) -> &'static str {
-    match from {
+fn source(obtained: &Obtained) -> &'static str {
+    match obtained.from {
+        _ if obtained.times == 0 => "memory",
         Source::Origin => "origin",
         Source::Tree => "tree",
     }
@@ -416,4 +475,61 @@ fn table(columns: &[&str], left: usize, rows: impl Iterator<Item = Vec<String>>)
         let _ = writeln!(text, "| {} |", row.join(" | "));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn obtained(path: &str, absent: bool) -> Obtained {
+        Obtained {
+            path: path.to_owned(),
+            what: What::File,
+            from: Source::Origin,
+            asked_at_ms: 5.0,
+            took_ms: 2.0,
+            bytes: 10,
+            asked: 3,
+            times: 1,
+            absent,
+        }
+    }
+
+    fn hot(path: &str, hits: u64, absent: u64) -> HotPath {
+        HotPath {
+            path: path.to_owned(),
+            what: What::File,
+            hits,
+            absent,
+            ..HotPath::default()
+        }
+    }
+
+    #[test]
+    fn what_was_answered_from_memory_is_among_the_paths() {
+        let mut tables = Tables::default();
+        tables.add_path(&obtained("/read", false));
+        tables.add_hot(&hot("/read", 640, 0));
+        tables.add_hot(&hot("/none", 0, 128));
+        let rows = |tables: &Tables| String::from_utf8(tables.paths_csv(None).unwrap()).unwrap();
+        let text = rows(&tables);
+        assert!(text.contains("\ndata,/read,643,642,1,0,"), "{text}");
+        assert!(text.contains(",5.000,2.000,10,origin\n"), "{text}");
+        assert!(text.contains("\ndata,/none,128,0,0,128,"), "{text}");
+        assert!(text.contains(",,0.000,0,memory\n"), "{text}");
+        let summary = tables.summary("title", &[], None);
+        assert!(summary.contains("| `/read` | about 640 |"), "{summary}");
+    }
+
+    #[test]
+    fn who_obtained_a_path_knows_whether_it_is_there() {
+        let mut one = Tables::default();
+        one.add_hot(&hot("/late", 0, 64));
+        let mut other = Tables::default();
+        other.add_path(&obtained("/late", false));
+        one.add(other);
+        let path = &one.paths[&("data", "/late".to_owned())];
+        assert!(!path.obtained.absent);
+        assert_eq!((path.events, path.negative), (67, 64));
+    }
 }

@@ -1,10 +1,11 @@
 //! What to do about what was found, in words.
 #![forbid(unsafe_code)]
 
+use super::uncovered::{self, kinds};
 use super::words::{count, ms, several};
 use crate::calls::Ends;
 use crate::journal::{Passed, Questions, Reason};
-use crate::status::Calls;
+use crate::status::{Calls, Directory};
 
 /// What advice is made of: sums of all nodes that said something.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +16,10 @@ pub(super) struct Facts<'a> {
     pub(super) covered: Vec<String>,
     pub(super) calls: Option<&'a Calls>,
     pub(super) passed: Vec<&'a Passed>,
+    /// There is more that was left to the origin.
+    pub(super) more_passed: bool,
+    /// Directories that are not covered, the most asked for first; calls are estimates.
+    pub(super) uncovered: &'a [Directory],
     pub(super) evictions: u64,
     pub(super) changes: Questions,
     pub(super) origin_objects: u64,
@@ -52,6 +57,7 @@ pub(super) fn give(facts: &Facts<'_>) -> Vec<String> {
                 .to_owned(),
         );
     }
+    advise_on_uncovered(facts.uncovered, &mut advice);
     advise_on_passed(facts, &mut advice);
     if let Some(calls) = facts.calls {
         advise_on_calls(calls, &mut advice);
@@ -107,23 +113,29 @@ fn advise_on_passed(facts: &Facts<'_>, advice: &mut Vec<String>) {
             advice.push(text(files, &first.path, bytes));
         }
     };
-    let reads = facts.calls.map_or(0, |calls| {
+    // Calls on files that there is no room for are counted with those on files that are too long.
+    let calls = facts.calls.filter(|_| of(Reason::NoRoom).next().is_none());
+    let reads = calls.map_or(0, |calls| {
         let passed = calls.families.values();
         passed
             .filter_map(|family| family.passed.get("too_large"))
             .sum()
     });
+    let at_least = if facts.more_passed { "At least " } else { "" };
     say(
         Reason::TooLarge,
         &|files, path, bytes| {
+            let files = several(files, "file", "files");
             let often = match reads {
-                0 => "every program reads it there".to_owned(),
-                reads => format!("read there {}", several(reads, "time", "times")),
+                0 => "are read at the origin by every program".to_owned(),
+                reads => format!(
+                    "were read at the origin {}",
+                    several(reads, "time", "times")
+                ),
             };
             format!(
-                "Left to the origin for their size: {}, as `{path}`; {often}. Cache them too: \
-                 `--largest {}M` or more, and as much `--memory`.",
-                several(files, "file", "files"),
+                "{at_least}{files} over the limit {often}, as `{path}`. Cache them too: `--largest {}M` \
+                 or more, and as much `--memory`.",
                 bytes.div_ceil(1 << 20)
             )
         },
@@ -194,18 +206,24 @@ fn advise_on_passed(facts: &Facts<'_>, advice: &mut Vec<String>) {
     );
 }
 
-fn advise_on_calls(calls: &Calls, advice: &mut Vec<String>) {
-    let ends = Ends::of_all(calls);
-    if ends.uncovered > FEW_CALLS && ends.uncovered > ends.covered() / 4 {
-        let most = calls.families.iter();
-        let most = most.max_by_key(|(_, family)| Ends::of(family).uncovered);
-        let most = most.map_or("other", |(name, _)| name);
+/// Names the directories that most calls outside went to, if they are many.
+fn advise_on_uncovered(directories: &[Directory], advice: &mut Vec<String>) {
+    const SHOWN: usize = 3;
+    let many = directories
+        .iter()
+        .filter(|directory| uncovered::weight(directory) > FEW_CALLS / 2);
+    for directory in many.take(SHOWN) {
+        let path = &directory.path;
         advice.push(format!(
-            "{} calls went to paths that are not covered, most of them {most}. If they lie on the slow \
-             file system, cover them: `--cover DIR` (`strace -f -e trace=file` shows which).",
-            count(ends.uncovered)
+            "About {} went to `{path}`, which is not covered. If it lies on a slow file system, cover \
+             it: `--cover {path}`.",
+            kinds(directory).join(" and ")
         ));
     }
+}
+
+fn advise_on_calls(calls: &Calls, advice: &mut Vec<String>) {
+    let ends = Ends::of_all(calls);
     if ends.absent > FEW_CALLS && ends.absent > ends.covered() / 2 {
         advice.push(format!(
             "{} of {} calls asked for names that do not exist. They were answered from memory; shorter \
@@ -281,28 +299,23 @@ mod tests {
         assert_eq!(advice.len(), 1, "{advice:?}");
         let said = &advice[0];
         assert!(
-            said.starts_with("Left to the origin for their size: 2 files")
-                && said.contains("read there 512 times"),
+            said.starts_with("2 files over the limit were read at the origin 512 times"),
             "{said}"
         );
         assert!(said.contains("`--largest 3072M`"), "{said}");
     }
 
     #[test]
-    fn uncovered_calls_and_missing_nodes_are_named() {
-        let family = FamilyCalls {
-            hit: 10,
-            passed: BTreeMap::from([("uncovered".to_owned(), 1204)]),
-            ..FamilyCalls::default()
+    fn uncovered_directories_and_missing_nodes_are_named() {
+        let directory = |path: &str, stats: u64| Directory {
+            path: path.to_owned(),
+            families: BTreeMap::from([("stat".to_owned(), stats), ("open".to_owned(), 64)]),
         };
-        let calls = Calls {
-            families: BTreeMap::from([("stat".to_owned(), family)]),
-            ..Calls::default()
-        };
+        let uncovered = [directory("/home/u/env", 1216), directory("/home/v", 192)];
         let advice = give(&Facts {
             missing: vec!["node3".to_owned()],
             covered: vec!["/lus".to_owned()],
-            calls: Some(&calls),
+            uncovered: &uncovered,
             origin_objects: 5,
             ..Facts::default()
         });
@@ -311,7 +324,28 @@ mod tests {
             "{advice:?}"
         );
         assert!(
-            advice[1].contains("1,204 calls") && advice[1].contains("stat"),
+            advice[1].starts_with("About 1,200 stats and 64 opens went to `/home/u/env`")
+                && advice[1].contains("`--cover /home/u/env`"),
+            "{advice:?}"
+        );
+        assert_eq!(
+            advice.len(),
+            2,
+            "few calls are not worth a word: {advice:?}"
+        );
+    }
+
+    #[test]
+    fn where_there_may_be_more_that_is_said() {
+        let files = [passed("/lus/a", Reason::TooLarge, 1)];
+        let advice = give(&Facts {
+            covered: vec!["/lus".to_owned()],
+            passed: files.iter().collect(),
+            more_passed: true,
+            ..Facts::default()
+        });
+        assert!(
+            advice[0].starts_with("At least 1 file over the limit"),
             "{advice:?}"
         );
     }

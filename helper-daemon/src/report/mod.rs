@@ -7,6 +7,7 @@
 //! | `times` | the job's start and the slowest paths |
 //! | `plots`, `tree` | the drawings |
 //! | `advice` | what to do, in words |
+//! | `uncovered` | the directories that are worth covering |
 //! | `words` | numbers as people read them |
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,7 @@ mod page;
 mod plots;
 mod times;
 mod tree;
+mod uncovered;
 mod words;
 
 use crate::cli::Report;

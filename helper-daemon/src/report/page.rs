@@ -6,19 +6,23 @@ use super::gather::{Gathered, State};
 use super::plots::{self, Fall, Plot};
 use super::times::{FallRow, StepRow, fall_row, slowest, timeline};
 use super::tree::{self, Drawn};
+use super::uncovered;
 use super::words::{count, ms, several};
 use crate::calls::{Ends, add, counted, number};
 use crate::journal::{Passed, Source};
 use crate::profile::Profile;
 use crate::size::show;
-use crate::status::Calls;
+use crate::status::{Calls, Directory, HotCalls, NamedPaths, about};
 use anyhow::Result;
 use askama::Template;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
 /// Rows of the table of what was left to the origin.
 const MOST_PASSED: usize = 100;
+/// Rows of the tables of what programs ask for most.
+const MOST_HOT: usize = 16;
 
 /// A number at the top of the page.
 pub(super) struct Figure {
@@ -63,6 +67,22 @@ pub(super) struct PassedRow {
     pub(super) why: &'static str,
     pub(super) times: String,
     pub(super) size: String,
+}
+
+/// A row of the paths that programs ask for most; calls are estimates.
+pub(super) struct HotRow {
+    pub(super) path: String,
+    pub(super) hit: String,
+    pub(super) absent: String,
+    pub(super) asked: String,
+    pub(super) escaped: String,
+}
+
+/// A row of the directories that are not covered.
+pub(super) struct UncoveredRow {
+    pub(super) path: String,
+    pub(super) calls: String,
+    pub(super) kinds: String,
 }
 
 /// A part of a sentence.
@@ -110,6 +130,9 @@ pub(super) struct Page {
     falls: Vec<FallRow>,
     families: Vec<FamilyRow>,
     calls_note: String,
+    hot: Vec<HotRow>,
+    uncovered: Vec<UncoveredRow>,
+    noted_one_in: u64,
     waits: Option<Plot>,
     waits_note: String,
     passed: Vec<PassedRow>,
@@ -125,7 +148,11 @@ pub(super) struct Sums {
     objects_left_out: u64,
     evictions: u64,
     origin_objects: u64,
-    first_unix_ms: u64,
+    pub(super) first_unix_ms: u64,
+    /// Paths that stand out.
+    pub(super) paths: NamedPaths,
+    /// Directories that are not covered, as far up as they belong together.
+    uncovered: Vec<Directory>,
 }
 
 impl Page {
@@ -141,6 +168,8 @@ impl Page {
             covered: covered.clone(),
             calls: sums.calls.as_ref(),
             passed: sums.passed.iter().collect(),
+            more_passed: sums.passed_left_out > 0,
+            uncovered: &sums.uncovered,
             evictions: sums.evictions,
             changes: first
                 .map(|one| one.journal.questions.change)
@@ -155,7 +184,7 @@ impl Page {
         });
         let (timeline, timeline_note, steps) = timeline(gathered, &sums)?;
         let (waits, waits_note) = waits(sums.calls.as_ref())?;
-        let falls: Vec<Fall<'_>> = slow.iter().map(|(_, fall)| fall.clone()).collect();
+        let falls: Vec<Fall> = slow.iter().map(|(_, fall)| fall.clone()).collect();
         Ok(Page {
             title: title(gathered),
             scope: scope(gathered),
@@ -180,6 +209,14 @@ impl Page {
             falls: slow.iter().map(fall_row).collect(),
             families: sums.calls.as_ref().map(family_rows).unwrap_or_default(),
             calls_note: calls_note(sums.calls.as_ref()),
+            hot: sums.paths.hot.iter().take(MOST_HOT).map(hot_row).collect(),
+            uncovered: sums
+                .uncovered
+                .iter()
+                .take(MOST_HOT)
+                .map(uncovered_row)
+                .collect(),
+            noted_one_in: sums.paths.noted_one_in,
             waits,
             waits_note,
             passed: sums
@@ -205,7 +242,10 @@ impl Sums {
             evictions: 0,
             origin_objects: 0,
             first_unix_ms: u64::MAX,
+            paths: NamedPaths::default(),
+            uncovered: Vec::new(),
         };
+        let named = |json: &Value| NamedPaths::deserialize(json.get("paths")?).ok();
         for profile in gathered.profiles() {
             let journal = &profile.journal;
             sums.first_unix_ms = sums.first_unix_ms.min(journal.started_unix_ms);
@@ -224,10 +264,27 @@ impl Sums {
                     .and_modify(|known| known.times += one.times)
                     .or_insert_with(|| one.clone());
             }
+            if gathered.survey.is_none()
+                && let Some(paths) = named(&profile.status)
+            {
+                sums.paths.add(&paths);
+            }
         }
         if let Some(survey) = &gathered.survey {
             sums.evictions = number(survey, "/served/evictions");
+            sums.paths = named(survey).unwrap_or_default();
+            for slow in &sums.paths.slowest {
+                let asked_at = slow.asked_at_unix_ms as u64;
+                sums.first_unix_ms = sums.first_unix_ms.min(asked_at);
+            }
+            // What this node's journal has is among what all nodes said.
+            for left in &sums.paths.left {
+                if let Some(left) = left.passed() {
+                    passed.insert(left.path.clone(), left);
+                }
+            }
         }
+        sums.uncovered = uncovered::group(&sums.paths.uncovered);
         sums.passed = passed.into_values().collect();
         sums.passed.sort_by(|one, other| {
             let more = other.times.cmp(&one.times);
@@ -273,9 +330,9 @@ fn scope(gathered: &Gathered) -> String {
             several(said, "node", "nodes")
         ),
         (false, 1) => "Made from what this node's helper said.".to_owned(),
-        (false, _) => "The numbers and the tree are those of all nodes; paths and times are those of \
-                       the node on which the report was made. A job that is started with --profile gives \
-                       them for all nodes: copper report --profile DIR."
+        (false, _) => "Numbers, tree and paths are those of all nodes; the time line is that of the node \
+                       on which the report was made. A job that is started with --profile gives it for \
+                       all nodes, and longer lists: copper report --profile DIR."
             .to_owned(),
     }
 }
@@ -530,6 +587,28 @@ fn passed_row(passed: &Passed) -> PassedRow {
             0 => "–".to_owned(),
             bytes => show(bytes),
         },
+    }
+}
+
+fn hot_row(hot: &HotCalls) -> HotRow {
+    let text = |calls: u64| match calls {
+        0 => "–".to_owned(),
+        calls => count(about(calls)),
+    };
+    HotRow {
+        path: hot.path.clone(),
+        hit: text(hot.hit),
+        absent: text(hot.absent),
+        asked: text(hot.asked),
+        escaped: text(hot.passed),
+    }
+}
+
+fn uncovered_row(directory: &Directory) -> UncoveredRow {
+    UncoveredRow {
+        path: directory.path.clone(),
+        calls: count(about(directory.calls())),
+        kinds: uncovered::kinds(directory).join(", "),
     }
 }
 

@@ -192,14 +192,14 @@ pub(super) fn timeline(
 
 /// One row of the waterfall.
 #[derive(Clone, Debug)]
-pub(super) struct Fall<'a> {
-    pub(super) obtained: &'a Obtained,
+pub(super) struct Fall {
+    pub(super) obtained: Obtained,
     /// When it was asked for, in milliseconds since the first helper's start.
     pub(super) at_ms: f64,
 }
 
 /// The slowest paths, as bars from the question to the arrival.
-pub(super) fn waterfall(falls: &[Fall<'_>]) -> Result<Plot> {
+pub(super) fn waterfall(falls: &[Fall]) -> Result<Plot> {
     const ROW: i32 = 22;
     const FOOT: i32 = 40;
     let first = falls.iter().map(|fall| fall.at_ms).fold(f64::MAX, f64::min);

@@ -5,7 +5,7 @@ use super::gather::Gathered;
 use super::page::Sums;
 use super::plots::{self, Bar, Fall, Plot};
 use super::words::{count, ms};
-use crate::journal::{Obtained, Source};
+use crate::journal::{Obtained, Source, What};
 use crate::size::show;
 use anyhow::Result;
 use std::collections::HashMap;
@@ -120,29 +120,50 @@ fn table_of_steps(begin: f64, step: f64, bars: &[Bar]) -> Vec<StepRow> {
 
 /// The slowest objects of all nodes, each path once, in the order in which they were asked for,
 /// with the node where they took longest.
-pub(super) fn slowest<'a>(gathered: &'a Gathered, sums: &Sums) -> Vec<(&'a str, Fall<'a>)> {
-    let mut by_path: HashMap<(&str, String), (&str, Fall<'_>)> = HashMap::new();
+pub(super) fn slowest(gathered: &Gathered, sums: &Sums) -> Vec<(String, Fall)> {
+    let mut by_path: HashMap<(String, What), (String, Fall)> = HashMap::new();
+    let mut note = |host: &str, obtained: &Obtained, at_ms: f64| {
+        let key = (obtained.path.clone(), obtained.what);
+        let known = by_path.get(&key);
+        if known.is_none_or(|(_, known)| known.obtained.took_ms < obtained.took_ms) {
+            let obtained = obtained.clone();
+            by_path.insert(key, (host.to_owned(), Fall { obtained, at_ms }));
+        }
+    };
     for node in &gathered.nodes {
         let Some(profile) = &node.profile else {
             continue;
         };
-        for obtained in &profile.journal.obtained {
-            let key = (obtained.path.as_str(), obtained.what.to_string());
-            let slower = by_path
-                .get(&key)
-                .is_none_or(|(_, known)| known.obtained.took_ms < obtained.took_ms);
-            if slower && obtained.asked > 0 {
-                let at_ms = sums.since_first(profile, obtained.asked_at_ms);
-                by_path.insert(key, (&node.host, Fall { obtained, at_ms }));
-            }
+        let journal = profile.journal.obtained.iter();
+        for obtained in journal.filter(|obtained| obtained.asked > 0) {
+            let at_ms = sums.since_first(profile, obtained.asked_at_ms);
+            note(&node.host, obtained, at_ms);
+        }
+    }
+    for slow in &sums.paths.slowest {
+        let obtained = Obtained {
+            path: slow.path.clone(),
+            what: slow.what,
+            from: slow.from,
+            asked_at_ms: 0.0,
+            took_ms: slow.took_ms,
+            bytes: slow.bytes,
+            asked: 1,
+            times: 1,
+            absent: false,
+        };
+        if let Some(host) = &slow.host {
+            note(
+                host,
+                &obtained,
+                slow.asked_at_unix_ms - sums.first_unix_ms as f64,
+            );
         }
     }
     let mut all: Vec<_> = by_path.into_values().collect();
-    let took = |(_, fall): &(&str, Fall<'_>)| fall.obtained.took_ms;
-    let name = |fall: &Fall<'a>| fall.obtained.path.as_str();
-    all.sort_by(|one, other| {
-        let slower = took(other).total_cmp(&took(one));
-        slower.then_with(|| name(&one.1).cmp(name(&other.1)))
+    all.sort_by(|(_, one), (_, other)| {
+        let slower = other.obtained.took_ms.total_cmp(&one.obtained.took_ms);
+        slower.then_with(|| one.obtained.path.cmp(&other.obtained.path))
     });
     all.truncate(FALLS);
     all.sort_by(|one, other| one.1.at_ms.total_cmp(&other.1.at_ms));
@@ -150,7 +171,7 @@ pub(super) fn slowest<'a>(gathered: &'a Gathered, sums: &Sums) -> Vec<(&'a str, 
 }
 
 /// A row of the table.
-pub(super) fn fall_row((host, fall): &(&str, Fall<'_>)) -> FallRow {
+pub(super) fn fall_row((host, fall): &(String, Fall)) -> FallRow {
     let Obtained {
         path,
         what,
@@ -158,11 +179,11 @@ pub(super) fn fall_row((host, fall): &(&str, Fall<'_>)) -> FallRow {
         took_ms,
         bytes,
         ..
-    } = fall.obtained;
+    } = &fall.obtained;
     FallRow {
         path: path.clone(),
         what: what.to_string(),
-        host: (*host).to_owned(),
+        host: host.clone(),
         at: ms(fall.at_ms),
         took: ms(*took_ms),
         size: show(*bytes),

@@ -12,6 +12,7 @@ mod jobs;
 mod metrics;
 mod nodes;
 mod origin_faults;
+mod paths;
 mod reports;
 mod sharing;
 mod starting;

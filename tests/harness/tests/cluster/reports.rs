@@ -53,7 +53,7 @@ fn copper(job: &Job<'_>, arguments: &[&str]) -> String {
 }
 
 /// What stands between two texts.
-fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+pub(crate) fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     let (_, rest) = text
         .split_once(before)
         .unwrap_or_else(|| panic!("no {before}"));
@@ -63,7 +63,7 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
 }
 
 /// Checks a report in the browser; returns the data that is in it.
-fn look_at(report: &Path, sections: &[&str]) -> (String, Value) {
+pub(crate) fn look_at(report: &Path, sections: &[&str]) -> (String, Value) {
     let html = fs::read_to_string(report).unwrap();
     for outside in ["src=", "href=\"http", "url(", "@import"] {
         assert!(!html.contains(outside), "{outside} in the report");
@@ -166,7 +166,8 @@ fn an_import_on_four_nodes_is_profiled_and_reported() {
     assert_eq!(logs_of(&cluster, &job), cold_logs, "hits are logged");
 
     must_snapshot(&profile);
-    live_report(&job, cluster.place(), origin.mount());
+    let hosts: Vec<String> = (0..NODES).map(|node| cluster.host(node)).collect();
+    live_report(&job, cluster.place(), origin.mount(), &hosts);
     let last: Vec<Value> = (0..NODES).map(|node| job.status(node).unwrap()).collect();
     job.stop(1).unwrap_or_else(|error| panic!("{error:#}"));
     profile_of_all(&job, &profile, origin.mount(), &last);
@@ -193,7 +194,7 @@ fn must_snapshot(profile: &Path) {
 }
 
 /// The report of a running job, and that its numbers are those of `status --all --json`.
-fn live_report(job: &Job<'_>, place: &Path, packages: &Path) {
+fn live_report(job: &Job<'_>, place: &Path, packages: &Path, hosts: &[String]) {
     let report = place.join("live.html");
     let before = job.status_all(0).unwrap();
     copper(job, &["report", "-o", report.to_str().unwrap()]);
@@ -208,6 +209,12 @@ fn live_report(job: &Job<'_>, place: &Path, packages: &Path) {
     assert_eq!(data["nodes"].as_array().unwrap().len(), NODES);
     let covered = packages.to_str().unwrap();
     assert!(document.contains(covered), "{covered} is not named");
+    // The report is made on node 0, but nodes farther down the tree wait longer.
+    let slowest = between(&document, "Table of the slowest paths", "</table>");
+    let named = hosts
+        .iter()
+        .filter(|host| slowest.contains(&format!("<td>{host}</td>")));
+    assert!(named.count() > 1, "only one of {hosts:?} in {slowest}");
 }
 
 /// The files of the nodes and the merged ones, and that these are the sum of those.
@@ -257,6 +264,13 @@ fn profile_of_all(job: &Job<'_>, profile: &Path, packages: &Path, last: &[Value]
         paths.iter().any(|row| row["category"] == "tree"),
         "no directories"
     );
+    // Nobody but the programs' own library knew which names these were.
+    let from_memory = paths.iter().filter(|row| row["source"] == "memory");
+    let absent = from_memory.filter(|row| row["category"] == "metadata_ttl");
+    let served: u64 = absent
+        .map(|row| row["ttl_serves"].parse::<u64>().unwrap())
+        .sum();
+    assert!(served > 0, "no absences that were answered from memory");
     let summary = fs::read_to_string(cluster.join("cluster-profiling_summary.md")).unwrap();
     for status in last {
         let rank = status["peers"]["rank"].to_string();

@@ -1,7 +1,7 @@
 //! What programs ask is counted, to the call: of threads, children, handlers and those that are
 //! gone; and where it cannot be counted nothing else is lost.
 
-use copper_core::counters::layout;
+use copper_core::counters::{layout, paths};
 use copper_tests::compare::Outcome;
 use copper_tests::environment;
 use copper_tests::session::{Session, Way, wait_until};
@@ -48,6 +48,13 @@ impl Counted {
 
     fn calls(&self) -> Value {
         self.session.status().unwrap()["calls"].clone()
+    }
+
+    /// What a command says that must succeed.
+    fn copper(&self, arguments: &[&str]) -> String {
+        let outcome = Outcome::of(self.session.copper().args(arguments));
+        assert!(outcome.status.success(), "{arguments:?}: {outcome:?}");
+        outcome.text()
     }
 
     /// What was counted while `how` ran.
@@ -302,13 +309,119 @@ fn garbled_counters_harm_nobody() {
     garble.write_all_at(&HEADER.concat(), header).unwrap();
     let growth = counted.counted("plain");
     assert_eq!(growth.of("/processes"), 1, "its header is whole again");
-    for start in [8192_u64, 40_960] {
+    let of_paths = [layout::NOTED, layout::CLAIMS, layout::BODIES];
+    let of_paths = of_paths.map(|start| header + start);
+    for start in of_paths.into_iter().chain([8192_u64, 40_960]) {
         garble.write_all_at(&[0xff; 32_768], start).unwrap();
         counted
             .run("threads")
             .must_equal(&expected, "with garbled counters");
         counted.session.status().expect("the helper still answers");
     }
+}
+
+/// Runs that are many enough for estimates to be good ones.
+const MANY: u64 = 20;
+/// Calls of `counted_calls DIRECTORY threads` are those of a plain run so often.
+const THREADS: u64 = 13;
+
+/// What the status says of a path in one of its lists.
+fn named(status: &Value, list: &str, path: &Path) -> Value {
+    let paths = status["paths"][list].as_array().expect("a list");
+    let found = paths
+        .iter()
+        .find(|one| one["path"] == path.to_str().unwrap());
+    found
+        .unwrap_or_else(|| panic!("{} is not in {list}: {status}", path.display()))
+        .clone()
+}
+
+/// An estimate must be no farther off than chance allows: 5 times the deviation of the calls noted.
+fn must_be_about(estimate: &Value, calls: u64, what: &str) {
+    let estimate = estimate
+        .as_u64()
+        .unwrap_or_else(|| panic!("no number for {what}")) as f64;
+    let calls = calls as f64;
+    let allowed = 5.0 * (calls * paths::PERIOD as f64).sqrt();
+    assert!(
+        (estimate - calls).abs() <= allowed,
+        "{what}: about {estimate}, made {calls}"
+    );
+}
+
+#[test]
+fn the_paths_that_programs_ask_for_are_estimated() {
+    let counted = Counted::warm();
+    counted.copper(&["control", "reset", "counts"]);
+    (0..MANY).for_each(|_| drop(counted.run("threads")));
+    let status = counted.session.status().unwrap();
+    let (directory, runs) = (counted.directory(), MANY * THREADS);
+    let file = named(&status, "hot", &directory.join("file"));
+    must_be_about(&file["hit"], (100 + 20 + 20 + 7) * runs, "hits of the file");
+    assert_eq!(file["absent"], 0, "{file}");
+    let missing = named(&status, "hot", &directory.join("missing"));
+    must_be_about(&missing["absent"], 50 * runs, "absences");
+    let listed = named(&status, "hot", directory);
+    must_be_about(&listed["hit"], 10 * runs, "listings");
+    let link = named(&status, "hot", &directory.join("link"));
+    must_be_about(&link["hit"], 5 * runs, "links read");
+    assert_eq!(
+        status["paths"]["uncovered"],
+        Value::Array(Vec::new()),
+        "the system's own"
+    );
+    let journal = counted.copper(&["profile", "--top", "5"]);
+    assert!(journal.contains("/missing` | about "), "{journal}");
+
+    counted.copper(&["control", "reset", "counts"]);
+    let paths = counted.session.status().unwrap()["paths"].clone();
+    assert_eq!(paths["hot"], Value::Array(Vec::new()), "{paths}");
+}
+
+#[test]
+fn short_programs_are_estimated_as_well() {
+    let counted = Counted::warm();
+    counted.copper(&["control", "reset", "counts"]);
+    let mut shell = counted.session.command(Way::Covered, "bash");
+    // Each child makes a few calls and ends.
+    let script = "for i in $(seq 2000); do (test -e \"$0/file\"; test -e \"$0/file\"); done";
+    shell.args(["-c", script]).arg(counted.directory());
+    assert!(Outcome::of(&mut shell).status.success());
+    let status = counted.session.status().unwrap();
+    let file = named(&status, "hot", &counted.directory().join("file"));
+    must_be_about(&file["hit"], 4000, "hits of the file");
+}
+
+#[test]
+fn directories_that_are_not_covered_are_named() {
+    let counted = Counted::warm();
+    let outside = Counted {
+        scratch: environment::scratch(),
+        ..counted
+    };
+    fs::write(outside.directory().join("file"), "outside").unwrap();
+    symlink("file", outside.directory().join("link")).unwrap();
+    (0..MANY).for_each(|_| drop(outside.run("threads")));
+    let status = outside.session.status().unwrap();
+    let directory = named(&status, "uncovered", outside.directory());
+    let runs = MANY * THREADS;
+    must_be_about(&directory["families"]["stat"], 150 * runs, "stats");
+    must_be_about(&directory["families"]["open"], 20 * runs, "opens");
+    must_be_about(&directory["families"]["list"], 10 * runs, "listings");
+    let said = outside.copper(&["status"]);
+    let line = format!("uncovered {} (about ", outside.directory().display());
+    assert!(said.contains(&line), "{said}");
+
+    outside.copper(&["control", "reset", "counts"]);
+    let mut shell = outside.session.command(Way::Covered, "sh");
+    let script = "cd \"$0\" && for i in $(seq 20000); do test -e file; done";
+    shell.args(["-c", script]).arg(outside.directory());
+    assert!(Outcome::of(&mut shell).status.success());
+    let status = outside.session.status().unwrap();
+    let directory = named(&status, "uncovered", outside.directory());
+    let calls = directory["families"].as_object().unwrap().values();
+    let calls: u64 = calls.filter_map(Value::as_u64).sum();
+    must_be_about(&calls.into(), 20_000, "calls by relative names");
 }
 
 #[test]
