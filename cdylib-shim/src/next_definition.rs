@@ -160,23 +160,28 @@ pub(crate) fn each_library_behind(each: &mut dyn FnMut(&Table)) -> bool {
     true
 }
 
-/// What the loader knows of this library.
+/// What the loader knows of this library; `None` where libc is not glibc.
 fn own_map() -> Option<&'static LinkMap> {
+    type Asked = unsafe extern "C" fn(
+        *const c_void,
+        *mut libc::Dl_info,
+        *mut *const LinkMap,
+        c_int,
+    ) -> c_int;
     const LINK_MAP: c_int = 2;
-    unsafe extern "C" {
-        fn dladdr1(
-            address: *const c_void,
-            info: *mut libc::Dl_info,
-            extra: *mut *const LinkMap,
-            flags: c_int,
-        ) -> c_int;
-    }
     let mut map = core::ptr::null();
     let mut info = core::mem::MaybeUninit::uninit();
     let address = own_map as *const c_void;
-    // SAFETY: an address of this library, which stays loaded; the loader fills both.
+    // SAFETY: glibc's function of this name; an address of this library, which stays loaded; the
+    // loader fills both.
     unsafe {
-        match dladdr1(address, info.as_mut_ptr(), &raw mut map, LINK_MAP) {
+        // By name: musl's loader ends a program for which it does not find all that is preloaded needs.
+        let asked = libc::dlsym(libc::RTLD_DEFAULT, c"dladdr1".as_ptr());
+        if asked.is_null() {
+            return None;
+        }
+        let asked = core::mem::transmute::<*mut c_void, Asked>(asked);
+        match asked(address, info.as_mut_ptr(), &raw mut map, LINK_MAP) {
             0 => None,
             _ => map.as_ref(),
         }
