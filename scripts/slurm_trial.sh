@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Copper under a real Slurm: munge, slurmctld and a slurmd on each of four nodes that are namespaces
-# of this machine (scripts/cluster.sh). Three batch jobs start helpers with srun and run ranks:
+# of this machine (scripts/cluster.sh). Batch jobs start helpers with srun and run ranks, which import
+# numpy, with srun and with MPICH's mpirun:
 #
-#   stopped    copper start, ranks, copper stop: nothing is left, on any node
+#   alone      copper start, ranks, copper stop, on one node: what is read from the origin is counted
+#   stopped    the same on all nodes: no more is read, and nothing is left on any of them
 #   forgotten  copper start and ranks, no copper stop: the job's end leaves nothing either
 #   cancelled  scancel while helpers run: the same
+#   example    scripts/examples/slurm.sh
 #
-# Root only. Needs Debian's slurm-wlm and munge (apt-get install slurm-wlm munge), and a build:
+# Root only. Needs Debian's slurm-wlm, munge and mpich, and a build:
 #
 #   scripts/slurm_trial.sh [DIRECTORY-OF-THE-BUILD]      (default: target/release)
 set -euo pipefail
@@ -15,8 +18,8 @@ source scripts/common.sh
 
 build=$(realpath -e "${1:-$target/release}")
 [ "$(id -u)" = 0 ] || die "namespaces and slurmd need root"
-for tool in srun sbatch munged slurmd slurmctld; do
-  command -v "$tool" >/dev/null || die "$tool is missing; run: apt-get install slurm-wlm munge"
+for tool in srun sbatch munged slurmd slurmctld mpirun.mpich; do
+  command -v "$tool" >/dev/null || die "$tool is missing; run: apt-get install slurm-wlm munge mpich"
 done
 
 prefix=slurm
@@ -46,7 +49,7 @@ clean_up() {
 trap clean_up EXIT
 
 wait_for() { # WHAT COMMAND...
-  local what=$1 until=$((SECONDS + 30))
+  local what=$1 until=$((SECONDS + 120))
   shift
   while [ $SECONDS -lt $until ]; do
     if "$@" >/dev/null 2>&1; then return; fi
@@ -58,10 +61,21 @@ wait_for() { # WHAT COMMAND...
 
 say "setting up $nodes nodes with munge and Slurm"
 scripts/cluster.sh up $nodes --prefix $prefix >/dev/null
-mkdir -p "$place"/{munge,state,bin,tree/package}
+mkdir -p "$place"/{munge,state,bin}
 chmod 700 "$place/munge"
 cp "$build/copper" "$build/libcopper.so" "$place/bin"
-printf 'import sys\nvalue = 42\n' >"$place/tree/package/__init__.py"
+packages=$(python_packages)
+cat >"$place/rank.sh" <<RANK
+#!/bin/sh
+export PYTHONPATH=$packages PYTHONDONTWRITEBYTECODE=1 OPENBLAS_NUM_THREADS=1
+exec $(real_python) $place/app.py
+RANK
+chmod 755 "$place/rank.sh"
+# In one piece: the ranks' lines come through the same pipes.
+cat >"$place/app.py" <<'APP'
+import numpy, os, socket
+os.write(1, f"rank on {socket.gethostname()} {numpy.__file__}\n".encode())
+APP
 
 dd if=/dev/urandom of="$place/munge/key" bs=64 count=1 status=none
 chmod 600 "$place/munge/key"
@@ -115,14 +129,16 @@ cat >"$place/job.sh" <<JOB
 #SBATCH --nodes=$nodes --ntasks-per-node=2 --time=5
 set -eu
 copper=$place/bin/copper
-\$copper start --allocation --launcher srun --log /tmp/copper.log --log-level info --cover $place/tree
-export LD_PRELOAD=\$(\$copper env --lib)
-srun sh -c "PYTHONPATH=$place/tree $(real_python) -c \\
-  'import package, socket; print(\"rank on\", socket.gethostname(), package.__file__)'"
-unset LD_PRELOAD
+\$copper start --allocation --launcher srun --log /tmp/copper.log --log-level info \\
+  --read-ahead 0 --cover $packages
+srun \$(\$copper env --format srun) $place/rank.sh
+mpirun.mpich \$(\$copper env --format hydra) -ppn 2 -n \$((2 * SLURM_JOB_NUM_NODES)) $place/rank.sh
 \$copper status --all
+\$copper status --all --json | $(real_python) -c \\
+  'import json, sys; told = json.load(sys.stdin)["counters"]
+print("of the origin:", told["origin_looks"], "looks,", told["origin_reads"], "reads")'
 case \$1 in
-  stopped) \$copper stop ;;
+  alone | stopped) \$copper stop ;;
   forgotten) ;;
   cancelled) touch $place/running; sleep 100 ;;
 esac
@@ -137,23 +153,42 @@ left_over() {
 }
 nothing_left() { [ -z "$(left_over)" ]; }
 
-submit() { # HOW: prints the job's number
-  on ${prefix}1 sbatch --parsable --output="$place/$1.out" --chdir="$place" "$place/job.sh" "$1"
+submit() { # HOW NODES: prints the job's number
+  on ${prefix}1 sbatch --parsable --nodes "$2" --output="$place/$1.out" --chdir="$place" \
+    "$place/job.sh" "$1"
+}
+# The job script that is installed as an example, with another directory and fewer ranks.
+submit_example() { # prints the job's number
+  sed "s|^ENVIRONMENT=.*|ENVIRONMENT=$packages|" scripts/examples/slurm.sh >"$place/example.sh"
+  on ${prefix}1 env PATH="$place/bin:$PATH" PYTHONDONTWRITEBYTECODE=1 sbatch --parsable \
+    --ntasks-per-node 2 --time 5 --output="$place/example.out" --chdir="$place" "$place/example.sh"
 }
 has_ended() { [ -z "$(on ${prefix}1 squeue -h -j "$1")" ]; }
 
-for how in stopped forgotten cancelled; do
+for how in alone stopped forgotten cancelled; do
   say "a job that is $how"
-  job=$(submit $how)
+  if [ $how = alone ]; then used=1; else used=$nodes; fi
+  job=$(submit $how $used)
   if [ $how = cancelled ]; then
     wait_for "the job runs" test -e "$place/running"
     on ${prefix}1 scancel "$job"
   fi
   wait_for "job $job has ended" has_ended "$job"
   cat "$place/$how.out"
-  [ "$(grep -c '^rank on' "$place/$how.out")" = $((2 * nodes)) ] || die "not all ranks ran"
-  grep -q "ready $nodes/$nodes" "$place/$how.out" || die "not all helpers were ready"
-  grep -q "$nodes of $nodes ready" "$place/$how.out" || die "not all helpers answered"
+  # Each node's two ranks of srun, and of mpirun.
+  [ "$(grep -c "^rank on .* $packages/" "$place/$how.out")" = $((4 * used)) ] || die "not all ranks ran"
+  grep -q "ready $used/$used" "$place/$how.out" || die "not all helpers were ready"
+  grep -q "$used of $used ready" "$place/$how.out" || die "not all helpers answered"
+  asked=$(sed -n 's/^of the origin: //p' "$place/$how.out")
+  if [ $how = alone ]; then asked_alone=$asked; fi
+  [ "${asked%% *}" -gt 50 ] && [ "$asked" = "$asked_alone" ] ||
+    die "$asked instead of $asked_alone"
   wait_for "nothing is left" nothing_left || die "left: $(left_over)"
 done
+say "the example of a job script"
+job=$(submit_example)
+wait_for "job $job has ended" has_ended "$job"
+cat "$place/example.out"
+[ "$(grep -c "^rank on .* $packages/" "$place/example.out")" = $((2 * nodes)) ] || die "not all ranks ran"
+wait_for "nothing is left" nothing_left || die "left: $(left_over)"
 say "helpers and ranks ran under Slurm, and nothing was left, in $SECONDS s"

@@ -64,10 +64,8 @@ else
   step "formatting" cargo fmt --all --check
   step "lints" lints
   step "tests" cargo test --release --locked --no-fail-fast
-  # valgrind complains of any audit library: see docs/LIMITATIONS.md.
   step "tests under the audit library" env COPPER_TEST_AUDIT=1 \
-    cargo test --release --locked --test one_node -- coexistence:: starting::programs \
-    --skip coexistence::watched_programs
+    cargo test --release --locked --test one_node -- coexistence:: starting::programs
   step "suites of others" scripts/conformance.sh --quick
   step "model of the catalog's publishing" model
   step "fuzzing" scripts/fuzz.sh 15

@@ -13,13 +13,21 @@ use copper_core::request::{
     self, Operation, Outcome, PATIENCE_IN_ALL_MS, PATIENCE_MS, REPLY_LENGTH, ReplyHeader,
     RequestHeader,
 };
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// An answer that needs no other node comes about as fast as a core that has gone idle wakes: so
 /// long the core is only lent to others, in nanoseconds.
 const AWAKE_NS: u64 = 100_000;
 
-/// This process has waited in vain, or found nobody at the socket.
+/// Whoever gives the core back later than this wanted it for itself (a program computes on it), and would
+/// get whole turns of milliseconds, while whoever has slept goes first.
+const SOON_NS: u64 = 400_000;
+/// How long the core is not lent then.
+const PAUSE_NS: u64 = 100_000_000;
+/// When it may be lent again, on the clock of [`now_ns`].
+static PAUSED_UNTIL: AtomicU64 = AtomicU64::new(0);
+
+/// This process has waited in vain, or found nobody at the socket, or may not look for one.
 static GAVE_UP: AtomicBool = AtomicBool::new(false);
 
 pub(crate) enum Failure {
@@ -37,7 +45,7 @@ pub(crate) fn ask(session: &Session, operation: Operation, path: &[u8], second: 
     let before = errno();
     let started = now_ns();
     let outcome = exchange(session, operation, path, second).unwrap_or_else(|failure| {
-        GAVE_UP.store(true, Ordering::Relaxed);
+        give_up();
         if matches!(failure, Failure::Silent) {
             let silent = session.alarm_word(Alarm::SILENT);
             silent.store(1, Ordering::Relaxed);
@@ -81,6 +89,11 @@ fn exchange(
             outcome => return Ok(outcome),
         }
     }
+}
+
+/// Asks nobody any more.
+pub(crate) fn give_up() {
+    GAVE_UP.store(true, Ordering::Relaxed);
 }
 
 /// Whether nobody is asked any more.
@@ -210,7 +223,7 @@ fn receive(socket: &Descriptor, awake_until: u64, deadline: u64) -> Result<Reply
         };
         match got {
             1.. => length += got as usize,
-            _ if got == -(libc::EAGAIN as isize) && now_ns() < awake_until => yield_core(),
+            _ if got == -(libc::EAGAIN as isize) && lends_core(awake_until) => {}
             _ if got == -(libc::EAGAIN as isize) => wait(socket, deadline)?,
             _ if got == -(libc::EINTR as isize) => {}
             _ => return Err(Failure::Gone),
@@ -219,9 +232,19 @@ fn receive(socket: &Descriptor, awake_until: u64, deadline: u64) -> Result<Reply
     ReplyHeader::decode(&bytes).ok_or(Failure::Gone)
 }
 
-fn yield_core() {
+/// Lends the core to whoever wants it, unless it is time to sleep.
+fn lends_core(awake_until: u64) -> bool {
+    let lent = now_ns();
+    if lent >= awake_until || lent < PAUSED_UNTIL.load(Ordering::Relaxed) {
+        return false;
+    }
     // SAFETY: no arguments.
     unsafe { call!(libc::SYS_sched_yield) };
+    let back = now_ns();
+    if back - lent > SOON_NS {
+        PAUSED_UNTIL.store(back + PAUSE_NS, Ordering::Relaxed);
+    }
+    true
 }
 
 /// Waits until something can be received.

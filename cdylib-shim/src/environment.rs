@@ -1,5 +1,6 @@
 //! The environment of programs that are started: where it was cleared or made anew, what names
-//! the shim and its helper is put back into it, unless `COPPER_DISABLE=1` is in it.
+//! the shim and its helper is put back into it, unless `COPPER_DISABLE=1` is in it. What names the
+//! audit library is taken out of it for valgrind.
 
 use crate::foreign::{preloads, value_of};
 use crate::scratch::{as_bytes, with_scratch, words_for};
@@ -18,6 +19,8 @@ const AUDIT: &str = "LD_AUDIT";
 /// As installed, and as built.
 const AUDIT_LIBRARIES: [&[u8]; 2] = [b"libcopper-audit.so", b"libcopper_audit.so"];
 const TUNABLES: &str = "GLIBC_TUNABLES";
+/// What valgrind sets for the program that it becomes.
+const VALGRIND: &str = "VALGRIND_LAUNCHER";
 
 /// The strings of a list; none where it is null.
 pub(crate) fn strings(list: List) -> impl Iterator<Item = &'static CStr> {
@@ -41,11 +44,13 @@ struct Scan {
     count: usize,
     /// Where `LD_PRELOAD` stands, and its value.
     preload: Option<(usize, &'static [u8])>,
-    audit: bool,
+    /// Where `LD_AUDIT` stands, and its value.
+    audit: Option<(usize, &'static [u8])>,
     tunables: bool,
     runtime: bool,
     paths: bool,
     disabled: bool,
+    valgrind: bool,
 }
 
 impl Scan {
@@ -53,22 +58,26 @@ impl Scan {
         let mut scan = Scan {
             count: 0,
             preload: None,
-            audit: false,
+            audit: None,
             tunables: false,
             runtime: false,
             paths: false,
             disabled: false,
+            valgrind: false,
         };
         for entry in strings(environment) {
             let entry = entry.to_bytes();
             if let Some(value) = value_of(entry, PRELOAD) {
                 scan.preload = Some((scan.count, value));
             }
-            scan.audit |= value_of(entry, AUDIT).is_some();
+            if let Some(value) = value_of(entry, AUDIT) {
+                scan.audit = Some((scan.count, value));
+            }
             scan.tunables |= value_of(entry, TUNABLES).is_some();
             scan.runtime |= value_of(entry, RUNTIME_VARIABLE).is_some();
             scan.paths |= value_of(entry, PATHS_VARIABLE).is_some();
             scan.disabled |= value_of(entry, DISABLE_VARIABLE) == Some(b"1");
+            scan.valgrind |= value_of(entry, VALGRIND).is_some();
             scan.count += 1;
         }
         scan
@@ -78,6 +87,17 @@ impl Scan {
         self.preload
             .is_some_and(|(_, value)| preloads(value, LIBRARY))
     }
+
+    /// Where our audit library is named to valgrind, which takes what glibc does with any audit
+    /// library at a program's end for errors of the program.
+    fn audit_under_valgrind(&self) -> Option<usize> {
+        let (at, value) = self.audit.filter(|_| self.valgrind)?;
+        is_our_audit(value).then_some(at)
+    }
+}
+
+fn is_our_audit(value: &[u8]) -> bool {
+    AUDIT_LIBRARIES.iter().any(|name| preloads(value, name))
 }
 
 /// Whether a program started with this environment has the shim in it, if it can have it.
@@ -210,8 +230,7 @@ static KEPT_TUNABLES: Kept = Kept::new();
 /// Keeps what switches the audit library on, for programs that are started with an environment made
 /// anew.
 pub(crate) fn keep_audit() {
-    let names_ours = |value: &&[u8]| AUDIT_LIBRARIES.iter().any(|name| preloads(value, name));
-    let Some(audit) = session::variable(AUDIT).filter(names_ours) else {
+    let Some(audit) = session::variable(AUDIT).filter(|value| is_our_audit(value)) else {
         return;
     };
     KEPT_AUDIT.keep(audit);
@@ -226,7 +245,7 @@ fn additions(session: &'static Session, scan: &Scan) -> [Option<Addition>; ADDIT
     let carries = |name: &str| own.is_some() || session::variable(name).is_some();
     // Where only the audit library's variable is missing somebody has switched it off.
     let audit = KEPT_AUDIT.value();
-    let audit = audit.filter(|_| own.is_some() && !scan.audit);
+    let audit = audit.filter(|_| own.is_some() && scan.audit.is_none() && !scan.valgrind);
     let tunables = audit.and_then(|_| KEPT_TUNABLES.value());
     let has_prefixes = session.prefixes().next().is_some();
     [
@@ -251,6 +270,11 @@ pub(crate) fn with_environment(environment: List, then: &mut dyn FnMut(List) -> 
     if scan.disabled {
         return then(environment);
     }
+    if let Some(audit) = scan.audit_under_valgrind() {
+        return with_all_but(audit, environment, scan.count, &mut |environment| {
+            with_environment(environment, then)
+        });
+    }
     let additions = additions(session, &scan);
     let count = additions.iter().flatten().count();
     if count == 0 {
@@ -260,6 +284,26 @@ pub(crate) fn with_environment(environment: List, then: &mut dyn FnMut(List) -> 
     let pointers = scan.count + count + 1;
     with_scratch(pointers + words_for(bytes), &mut |words| {
         fill(words, pointers, environment, &scan, &additions);
+        then(words.as_ptr().cast())
+    })
+}
+
+/// Hands the environment, which has `count` entries, to `then` without the one at `left_out`.
+#[cold]
+#[inline(never)]
+fn with_all_but(
+    left_out: usize,
+    environment: List,
+    count: usize,
+    then: &mut dyn FnMut(List) -> c_int,
+) -> c_int {
+    // As many as stay, and the end.
+    with_scratch(count, &mut |words| {
+        let entries = strings(environment).enumerate();
+        let stay = entries.filter(|&(at, _)| at != left_out);
+        for (place, (_, entry)) in words.iter_mut().zip(stay) {
+            *place = entry.as_ptr() as usize;
+        }
         then(words.as_ptr().cast())
     })
 }

@@ -38,6 +38,7 @@ mod program;
 mod raw;
 mod scope;
 mod scratch;
+mod seccomp;
 mod session;
 mod spawn;
 mod stat;

@@ -3,7 +3,7 @@
 //! The audit library, which has no libc, has a module of this name with the same functions.
 
 pub(crate) use crate::sys::{errno, set_errno};
-use core::ffi::c_char;
+use core::ffi::{c_char, c_int};
 
 /// The environment, as the process was given it or has changed it since; null before libc has it.
 pub(crate) fn environment() -> *const *const c_char {
@@ -12,6 +12,16 @@ pub(crate) fn environment() -> *const *const c_char {
     }
     // SAFETY: reading the pointer that libc keeps.
     unsafe { environ }
+}
+
+/// Whether the program runs on glibc. musl's loader preloads too, and takes its own library for what
+/// we need of glibc's, but its structures are others.
+pub(crate) fn is_on_glibc() -> bool {
+    unsafe extern "C" {
+        fn confstr(name: c_int, out: *mut c_char, room: usize) -> usize;
+    }
+    // SAFETY: asks for the length only.
+    unsafe { confstr(libc::_CS_GNU_LIBC_VERSION, core::ptr::null_mut(), 0) != 0 }
 }
 
 /// Nanoseconds since some moment in the past.

@@ -101,8 +101,7 @@ const SCRIPTS_MAX: usize = 6;
 /// As much as the kernel reads of a program to see what it is.
 const HEAD: usize = 256;
 
-/// Whether the dynamic loader will put preloaded libraries into a program, also where a `#!` line
-/// names another. True where it cannot be told.
+/// Whether the shim will be at work in a program, also where a `#!` line names another. True where it cannot be told.
 #[cold]
 #[inline(never)]
 pub(crate) fn takes_preload(directory: c_int, path: *const c_char) -> bool {
@@ -117,7 +116,7 @@ pub(crate) fn takes_preload(directory: c_int, path: *const c_char) -> bool {
         let mut head = [0u8; HEAD];
         let length = read_at(file.number(), &mut head, 0);
         let Some(interpreter) = interpreter(&head[..length.min(HEAD)]) else {
-            return !head.starts_with(b"\x7fELF") || has_loader(&file);
+            return !head.starts_with(b"\x7fELF") || is_for_glibc(&file);
         };
         if interpreter[0] != b'/' {
             // The kernel would look for it in the store.
@@ -196,9 +195,26 @@ pub(crate) fn program_headers(
         .map_while(move |index| read_plain(file, start.checked_add(index * length)?))
 }
 
-/// Whether an ELF file is a program of our own word size that names a dynamic loader.
-fn has_loader(file: &Descriptor) -> bool {
+/// Whether a segment of a program names glibc's dynamic loader as what is to start it.
+pub(crate) fn names_glibc_loader(file: &Descriptor, segment: &libc::Elf64_Phdr) -> bool {
+    segment.p_type == libc::PT_INTERP && segment_holds(file, segment, b"/ld-linux")
+}
+
+/// Whether the first bytes of a segment hold these.
+pub(crate) fn segment_holds(file: &Descriptor, segment: &libc::Elf64_Phdr, wanted: &[u8]) -> bool {
+    let mut room = [0u8; 256];
+    let wanted_length = room.len().min(segment.p_filesz as usize);
+    let room = &mut room[..wanted_length];
+    let length = read_at(file.number(), room, segment.p_offset).min(wanted_length);
+    room[..length]
+        .windows(wanted.len())
+        .any(|window| window == wanted)
+}
+
+/// Whether an ELF file is a program of our own word size that glibc's loader starts: another, as
+/// musl's, may preload the shim, which does nothing there.
+fn is_for_glibc(file: &Descriptor) -> bool {
     elf_header(file).is_some_and(|header| {
-        program_headers(file, &header).any(|part| part.p_type == libc::PT_INTERP)
+        program_headers(file, &header).any(|part| names_glibc_loader(file, &part))
     })
 }

@@ -25,6 +25,7 @@ use crate::modify::{
     lchown, lremovexattr, lsetxattr, removexattr, setxattr, truncate, utime, utimensat, utimes,
 };
 use crate::open::{creat, open, openat};
+use crate::seccomp::{prctl, seccomp};
 use crate::session;
 use crate::stat::{fstat, fstatat, lstat, stat, statx};
 use crate::sys::{self, call, fail, finish};
@@ -143,6 +144,8 @@ dispatch! { |number: a, b, c, d, e, f|
     libc::SYS_flistxattr => flistxattr(a as _, b as _, c);
     libc::SYS_inotify_add_watch => inotify_add_watch(a as _, b as _, c as _);
     libc::SYS_name_to_handle_at => name_to_handle_at(a as _, b as _, c as _, d as _, e as _);
+    libc::SYS_prctl => prctl(a as _, b as _, c as _, d as _, e as _);
+    libc::SYS_seccomp => seccomp(a, b, c);
     // By number these change the calling thread only.
     libc::SYS_setuid => user_changed(finish(call!(number, a)) as c_int);
     libc::SYS_setreuid => user_changed(finish(call!(number, a, b)) as c_int);

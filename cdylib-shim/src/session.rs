@@ -6,7 +6,7 @@
 use crate::counters;
 use crate::foreign;
 use crate::memory::{self, MAPPED, Mapped};
-use crate::process::environment;
+use crate::process::{environment, is_on_glibc};
 use crate::sys::{self, call};
 use copper_core::catalog::layout::{self, Alarm, header};
 use copper_core::catalog::memory::Segmented;
@@ -137,7 +137,8 @@ pub(crate) fn variable(name: &str) -> Option<&'static [u8]> {
 
 impl Session {
     fn make() -> Option<Session> {
-        if variable(location::DISABLE_VARIABLE).is_some_and(|value| value == b"1") {
+        let is_disabled = variable(location::DISABLE_VARIABLE).is_some_and(|value| value == b"1");
+        if is_disabled || !is_on_glibc() {
             return None;
         }
         // SAFETY: takes no argument and cannot fail.

@@ -9,7 +9,7 @@
 use crate::content::{open_stored, with_stored};
 use crate::environment::{List, brings_shim, strings};
 use crate::foreign::{interpreter, interpreter_argument};
-use crate::program::{elf_header, program_headers, read_at};
+use crate::program::{elf_header, names_glibc_loader, program_headers, read_at, segment_holds};
 use crate::scope::grants;
 use crate::scratch::{as_bytes, with_scratch, words_for};
 use crate::session;
@@ -188,35 +188,19 @@ impl<'h> Script<'h> {
 /// Whether an ELF file is a program of our kind that glibc's loader starts, and that asks the kernel
 /// for its own place by way of libc.
 fn is_for_glibc(file: &Descriptor) -> bool {
-    const LOADER: &[u8] = b"/ld-linux";
     const GO: &[u8] = b"Go\0\0";
     let Some(header) = elf_header(file) else {
         return false;
     };
     let mut for_glibc = false;
     for segment in program_headers(file, &header) {
-        let mut room = [0u8; 256];
-        let length = room.len().min(segment.p_filesz as usize);
-        match segment.p_type {
-            libc::PT_INTERP => {
-                let length = read_at(file.number(), &mut room[..length], segment.p_offset);
-                for_glibc = holds(&room[..length.min(256)], LOADER);
-            }
-            // Go's own library makes system calls by itself.
-            libc::PT_NOTE => {
-                let length = read_at(file.number(), &mut room[..length], segment.p_offset);
-                if holds(&room[..length.min(256)], GO) {
-                    return false;
-                }
-            }
-            _ => {}
+        // Go's own library makes system calls by itself.
+        if segment.p_type == libc::PT_NOTE && segment_holds(file, &segment, GO) {
+            return false;
         }
+        for_glibc |= names_glibc_loader(file, &segment);
     }
     for_glibc
-}
-
-fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
-    bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 
 /// Tells the shim of the program to be started what the kernel would have called the process.

@@ -507,6 +507,12 @@ pub(crate) struct Service {
     /// default is to stay).
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) idle_limit: Option<u32>,
+    /// With several nodes: end when no other helper of the job could be reached for so long, and
+    /// no process uses this one; 0 to stay. The helper of the node where copper start was given
+    /// stays, and so do those that end with their launcher (srun, pals, mpiexec).
+    #[arg(long, value_name = "SECONDS", default_value_t = CUT_OFF_LIMIT)]
+    #[serde(default)]
+    pub(crate) cut_off_limit: u32,
     /// Whether and how it is profiled.
     #[command(flatten)]
     #[serde(default)]
@@ -538,6 +544,8 @@ fn parse_fraction(text: &str) -> Result<f64, String> {
 const DIRECTORY_LIMIT: usize = 20_000;
 const THREADS: u16 = 16;
 const READ_AHEAD: usize = 512;
+/// A switch that is started anew is back by then.
+const CUT_OFF_LIMIT: u32 = 900;
 
 fn read_ahead() -> usize {
     READ_AHEAD
@@ -589,6 +597,8 @@ impl Service {
             self.threads.to_string().into(),
             "--read-ahead".into(),
             self.read_ahead.to_string().into(),
+            "--cut-off-limit".into(),
+            self.cut_off_limit.to_string().into(),
         ]);
         let numbers = [
             ("--largest", self.largest.map(|size| size.to_string())),
@@ -626,7 +636,7 @@ mod tests {
     #[test]
     fn a_service_survives_the_way_to_the_helper() {
         let line = "copper run --cover /a --cover /b --memory 8G --view /v --largest 10M --cpus \
-                    1,0 --nice -5 --idle-limit 60 --absence-lifetime 250 --metrics /m -P -N 5 -A -I 10 \
+                    1,0 --nice -5 --idle-limit 60 --cut-off-limit 30 --absence-lifetime 250 --metrics /m -P -N 5 -A -I 10 \
                     --profile-directory /p -- x --cover y";
         let cli = Cli::parse_from(line.split(' '));
         let Command::Run(run) = cli.command else {
@@ -645,6 +655,7 @@ mod tests {
         assert_eq!(helper.service.cpus, run.service.cpus);
         assert_eq!(helper.service.nice, Some(-5));
         assert_eq!(helper.service.idle_limit, Some(60));
+        assert_eq!(helper.service.cut_off_limit, 30);
         assert_eq!(helper.service.profile, run.service.profile);
         assert!(helper.service.profile.is_on());
         assert_eq!(helper.service.metrics, Some("/m".into()));

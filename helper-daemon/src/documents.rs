@@ -28,3 +28,70 @@ pub(crate) fn write(directory: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// The long options of a command, as users write them.
+    fn options(command: &clap::Command) -> BTreeSet<String> {
+        let arguments = command
+            .get_arguments()
+            .filter(|argument| !argument.is_hide_set());
+        let long = arguments.filter_map(clap::Arg::get_long);
+        long.map(|name| format!("--{name}")).collect()
+    }
+
+    #[test]
+    fn every_option_has_its_place_in_page_and_completions() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        write(directory.path()).expect("written");
+        let read = |name: &str| fs::read_to_string(directory.path().join(name)).expect("there");
+        let completion = read("share/bash-completion/completions/copper.bash");
+        let mut cli = Cli::command();
+        cli.build();
+        for command in cli
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set())
+        {
+            let name = command.get_name();
+            if name == "help" {
+                continue;
+            }
+            let page = read(&format!("share/man/man1/copper-{name}.1")).replace('\\', "");
+            for option in options(command) {
+                assert!(
+                    page.contains(&option),
+                    "copper {name} {option} has no manual"
+                );
+                assert!(completion.contains(&option), "{option} is not completed");
+            }
+        }
+    }
+
+    #[test]
+    fn every_option_of_start_and_run_is_explained_in_the_documents() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let documents = fs::read_dir(root.join("docs"))
+            .expect("documents")
+            .flatten();
+        let mut paths: Vec<_> = documents.map(|entry| entry.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+        paths.push(root.join("README.md"));
+        let text: String = paths
+            .iter()
+            .map(|path| fs::read_to_string(path).expect("text"))
+            .collect();
+        let cli = Cli::command();
+        for name in ["start", "run"] {
+            let command = cli.find_subcommand(name).expect("a command");
+            for option in options(command) {
+                assert!(
+                    text.contains(&option),
+                    "no document explains copper {name} {option}"
+                );
+            }
+        }
+    }
+}

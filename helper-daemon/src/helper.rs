@@ -300,6 +300,7 @@ impl Started {
                 starter: starter.filter(|_| arguments.while_attached),
                 watched: arguments.watch.and_then(watch),
                 idle_limit: arguments.service.idle_limit,
+                cut_off_limit: Some(arguments.service.cut_off_limit).filter(|&limit| limit > 0),
                 catalog: self.catalog.inode()?,
             },
             Handover::new(self.catalog.descriptor(), self.common.descriptor())?,

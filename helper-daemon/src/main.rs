@@ -17,6 +17,7 @@ mod job;
 mod journal;
 mod launch;
 mod launch_line;
+mod lending;
 mod log;
 mod meeting;
 mod metrics;

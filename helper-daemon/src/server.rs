@@ -8,6 +8,7 @@ mod handover;
 mod idleness;
 
 use crate::engine::{Engine, Token};
+use crate::lending::Lender;
 use crate::shared_memory::CommonMemory;
 use anyhow::{Context, Result};
 use bursts::Bursts;
@@ -55,6 +56,8 @@ pub(crate) enum End {
     BatchJob,
     /// Nobody has used it for a long time.
     Idle,
+    /// The same, and no other helper of the job could be reached.
+    CutOff,
 }
 
 /// What ends the helper without anybody asking for it.
@@ -66,6 +69,8 @@ pub(crate) struct Endings {
     pub(crate) watched: Option<OwnedFd>,
     /// How long it may go unused, in seconds.
     pub(crate) idle_limit: Option<u32>,
+    /// The same, while no other helper of its job can be reached.
+    pub(crate) cut_off_limit: Option<u32>,
     /// The catalog's inode, by which processes that use it are known.
     pub(crate) catalog: u64,
 }
@@ -95,7 +100,13 @@ pub(crate) struct Server<'a> {
     starter: Option<OwnedFd>,
     watched: Option<OwnedFd>,
     idleness: Option<Idleness>,
+    cut_off_limit: Option<u32>,
+    /// How long nobody has used it since it lost the last of the other helpers.
+    cut_off: Option<Idleness>,
+    /// The catalog's inode.
+    catalog: u64,
     bursts: Bursts,
+    lender: Lender,
     uid: u32,
     end: Option<End>,
     /// Who asked for the end of the job.
@@ -130,6 +141,7 @@ impl<'a> Server<'a> {
             starter,
             watched,
             idle_limit,
+            cut_off_limit,
             catalog,
         } = endings;
         if let Some(starter) = &starter {
@@ -154,7 +166,11 @@ impl<'a> Server<'a> {
             starter,
             watched,
             idleness: idle_limit.map(|limit| Idleness::new(limit, catalog)),
+            cut_off_limit,
+            cut_off: None,
+            catalog,
             bursts: Bursts::default(),
+            lender: Lender::default(),
             uid: crate::runtime::own_uid(),
             end: None,
             ender: None,
@@ -169,6 +185,7 @@ impl<'a> Server<'a> {
             self.engine.take_traffic();
             self.send_replies();
             self.heed_end_of_job();
+            self.heed_idleness();
             if let Some(end) = self.end.take() {
                 return Ok(end);
             }
@@ -182,7 +199,7 @@ impl<'a> Server<'a> {
                 Err(error) => return Err(error).context("cannot wait for events"),
             }
             if events.is_empty() && timeout == Some(Timespec::default()) {
-                std::thread::yield_now();
+                self.lender.lend();
             }
             self.alarm.clear_silent();
             self.engine.heed_alarms(self.alarm.raised());
@@ -193,7 +210,6 @@ impl<'a> Server<'a> {
             self.engine.heed_time();
             self.send_replies();
             self.heed_deadlines();
-            self.heed_idleness();
             self.listen_again();
         }
     }
@@ -224,15 +240,16 @@ impl<'a> Server<'a> {
     }
 
     fn timeout(&mut self) -> Option<Timespec> {
-        if self.bursts.goes_on() || !self.engine.may_wait() {
+        if (self.bursts.goes_on() && self.lender.may_lend()) || !self.engine.may_wait() {
             return Some(Timespec::default());
         }
         let client = self.deadlines.first().map(|(first, _)| *first);
         let tree = self.engine.next_timeout();
-        let idle = self.idleness.as_ref().map(Idleness::deadline);
-        let first = [client, tree, self.engine.next_traffic(), idle]
+        let limits = self.idleness.iter().chain(&self.cut_off);
+        let first = [client, tree, self.engine.next_traffic()]
             .into_iter()
             .flatten()
+            .chain(limits.map(Idleness::deadline))
             .min()?;
         let wait = first.saturating_duration_since(Instant::now());
         Some(Timespec {
@@ -328,10 +345,9 @@ impl<'a> Server<'a> {
         };
         client.asked_at = Some(now);
         self.bursts.note(now);
-        if let Some(idleness) = &mut self.idleness
-            && !matches!(operation, Operation::Status | Operation::Journal)
-        {
-            idleness.note_use();
+        if !matches!(operation, Operation::Status | Operation::Journal) {
+            let limits = self.idleness.iter_mut().chain(&mut self.cut_off);
+            limits.for_each(Idleness::note_use);
         }
         match operation {
             Operation::Attach => {
@@ -450,10 +466,25 @@ impl<'a> Server<'a> {
 
     fn heed_idleness(&mut self) {
         let attached = self.attached > 0;
-        if let Some(idleness) = &mut self.idleness
-            && idleness.is_over(attached)
-        {
+        let is_over = |limit: &mut Option<Idleness>| {
+            limit.as_mut().is_some_and(|limit| limit.is_over(attached))
+        };
+        if is_over(&mut self.idleness) {
             self.end = Some(End::Idle);
+        }
+        match self.cut_off_limit {
+            Some(limit) if self.engine.is_cut_off() => {
+                let catalog = self.catalog;
+                self.cut_off
+                    .get_or_insert_with(|| Idleness::new(limit, catalog));
+            }
+            _ => self.cut_off = None,
+        }
+        if is_over(&mut self.cut_off) {
+            tracing::warn!(
+                "no other helper of the job was reached for long, and nobody uses this one"
+            );
+            self.end = Some(End::CutOff);
         }
     }
 

@@ -1,5 +1,6 @@
 """git at work on a clone: what it prints, and what lies in the work tree and in the repository."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -82,6 +83,8 @@ class Suite:
         work = self.tree / "work"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
+        if way.user is not None:
+            os.chown(work, way.user, way.user)
         script = f"set -e\n{SETUP}\nstatus=0; ( {SCENARIOS[unit]} ) || status=$?\ncd {work}/first; set +e\n{LOOK}\nexit $status"
         environment = {**way.environment(), **ALWAYS_THE_SAME, "TMPDIR": str(place), "HOME": str(place)}
         ended = way.run(["bash", "-c", script], work, environment, log, LIMIT)

@@ -1,13 +1,22 @@
 # Licence: Apache-2.0 or MIT, as you prefer.
-"""Spack recipe of Copper. Put it into a repository of your own:
+"""Spack recipe of Copper. Put it into a repository of your own, and say below where the source is:
 
-    spack repo create site
-    mkdir -p site/packages/copper-hpc && cp package.py site/packages/copper-hpc/
-    spack repo add site
+    spack repo create ~/site site
+    mkdir ~/site/spack_repo/site/packages/copper_hpc
+    cp package.py ~/site/spack_repo/site/packages/copper_hpc/
+    spack repo add ~/site/spack_repo/site
     spack install copper-hpc
+
+Before Spack 1.0 the directory is ~/site/packages/copper-hpc, and the repository ~/site.
 """
 
 from spack.package import *
+
+try:
+    # Since Spack 1.0 this class comes with the packages, not with Spack.
+    from spack_repo.builtin.build_systems.generic import Package
+except ImportError:
+    pass
 
 
 class CopperHpc(Package):
@@ -42,6 +51,7 @@ class CopperHpc(Package):
         for script in find("scripts", "*_copper.sh", recursive=False):
             install(script, prefix.bin)
         install_tree("scripts/examples", join_path(prefix.share.copper, "examples"))
+        install("scripts/dist/demo.sh", prefix.share.copper)
         Executable(join_path(prefix.bin, "copper"))("documents", prefix)
 
     def setup_run_environment(self, env):

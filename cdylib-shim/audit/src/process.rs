@@ -29,6 +29,11 @@ pub(crate) fn environment() -> *const *const c_char {
     ENVIRONMENT.load(Ordering::Relaxed)
 }
 
+/// Whether the program runs on glibc: only its loader knows audit libraries.
+pub(crate) fn is_on_glibc() -> bool {
+    true
+}
+
 /// Whether the user has switched Copper off for this process.
 pub(crate) fn is_disabled() -> bool {
     session::variable(DISABLE_VARIABLE).is_some_and(|value| value == b"1")

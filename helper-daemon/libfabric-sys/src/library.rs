@@ -257,16 +257,18 @@ fn load_file(path: &Path) -> Result<Library, String> {
     let mut loaded = [0; libc::PATH_MAX as usize];
     // SAFETY: `loaded` is as long as stated.
     unsafe { raw::lfs_library_path(loaded.as_mut_ptr(), loaded.len()) };
+    let loaded = PathBuf::from(raw::text(&loaded));
     // SAFETY: the library has just been loaded.
     let version = unsafe { raw::lfs_version() };
     if version < OLDEST_VERSION {
         return Err(format!(
-            "it is libfabric {}; 1.15 or newer is needed",
-            version_text(version)
+            "it is libfabric {} ({}); 1.15 or newer is needed",
+            version_text(version),
+            loaded.display()
         ));
     }
     Ok(Library {
-        path: PathBuf::from(raw::text(&loaded)),
+        path: loaded,
         version,
     })
 }

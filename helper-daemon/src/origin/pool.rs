@@ -1,6 +1,7 @@
 //! A bounded pool of threads that start when there is work for them and wait without a timer.
 #![forbid(unsafe_code)]
 
+use crate::lending::Lender;
 use crossbeam::channel::{Receiver, Sender, TryRecvError, unbounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -62,7 +63,8 @@ impl Pool {
             .name(self.name.to_owned())
             .stack_size(STACK)
             .spawn(move || {
-                while let Some(job) = next_job(&queue) {
+                let mut lender = Lender::default();
+                while let Some(job) = next_job(&queue, &mut lender) {
                     job();
                     unfinished.fetch_sub(1, Ordering::AcqRel);
                 }
@@ -75,11 +77,11 @@ impl Pool {
 }
 
 /// The next job; `None` where there will be no more.
-fn next_job(queue: &Receiver<Job>) -> Option<Job> {
+fn next_job(queue: &Receiver<Job>, lender: &mut Lender) -> Option<Job> {
     let until = Instant::now() + LOOKOUT;
-    while Instant::now() < until {
+    while lender.may_lend() && Instant::now() < until {
         match queue.try_recv() {
-            Err(TryRecvError::Empty) => std::thread::yield_now(),
+            Err(TryRecvError::Empty) => lender.lend(),
             found => return found.ok(),
         }
     }

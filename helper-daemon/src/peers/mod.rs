@@ -204,6 +204,11 @@ impl Peers {
         parents(&self.topology, self.rank).all(|parent| self.sessions.contains_key(&parent))
     }
 
+    /// Whether there are others, and this helper is connected with none of them.
+    pub(crate) fn are_all_lost(&self) -> bool {
+        self.topology.nodes() > 1 && self.sessions.is_empty()
+    }
+
     fn seek(&mut self, peer: Rank) {
         if peer == self.rank || !self.sought.insert(peer) {
             return;

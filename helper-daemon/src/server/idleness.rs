@@ -1,4 +1,4 @@
-//! Whether anybody uses the helper, for `--idle-limit`.
+//! Whether anybody uses the helper, for `--idle-limit` and `--cut-off-limit`.
 //!
 //! A program whose files are all known asks nothing for hours, so silence alone says little. When it
 //! has lasted long enough, the processes of this user are looked at: one that has mapped the catalog

@@ -2,7 +2,7 @@
 
 use super::conversation::{Ended, hold};
 use super::invitation::Invitation;
-use super::join::{self, Said, find_report};
+use super::join::{self, Keeper, Said, find_report};
 use super::launcher::{Launcher, Once};
 use super::private_file::PrivateFile;
 use super::step::{Step, Watch};
@@ -174,7 +174,8 @@ impl Fleet<'_> {
     fn act_here(&self, action: Action) -> Outcome {
         let acted = match action {
             Action::Join => {
-                join::join(self.invitation, self.own_rank, false, self.watched).map(drop)
+                let keeper = Keeper::Starter(self.watched);
+                join::join(self.invitation, self.own_rank, keeper).map(drop)
             }
             Action::Leave => join::leave(self.invitation),
         };

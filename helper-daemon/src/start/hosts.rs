@@ -362,15 +362,33 @@ mod tests {
         let environment = |variable: &'static str, value: String| {
             from_environment(&move |name| (name == variable).then(|| value.clone()))
         };
-        for variable in ["PBS_NODEFILE", "LSB_DJOB_HOSTFILE", "HYDRA_HOST_FILE"] {
+        for variable in [
+            "PBS_NODEFILE",
+            "LSB_DJOB_HOSTFILE",
+            "COBALT_NODEFILE",
+            "PE_HOSTFILE",
+            "HYDRA_HOST_FILE",
+            "OMPI_MCA_orte_default_hostfile",
+            "PRTE_MCA_prte_default_hostfile",
+        ] {
             let hosts = environment(variable, nodefile.clone()).expect("hosts");
             assert_eq!(hosts, ["x1.site", "x2.site"], "{variable}");
         }
-        let hosts = environment("SLURM_JOB_NODELIST", "frontier[00001-00003]".to_owned());
-        assert_eq!(
-            hosts.expect("hosts"),
-            ["frontier00001", "frontier00002", "frontier00003"]
-        );
+        for variable in ["SLURM_JOB_NODELIST", "SLURM_NODELIST"] {
+            let hosts = environment(variable, "frontier[00001-00003],login2".to_owned());
+            assert_eq!(
+                hosts.expect("hosts"),
+                ["frontier00001", "frontier00002", "frontier00003", "login2"],
+                "{variable}"
+            );
+        }
+        // A batch system is believed before an MPI's defaults.
+        let both = from_environment(&|name| match name {
+            "SLURM_JOB_NODELIST" => Some("n1".to_owned()),
+            "HYDRA_HOST_FILE" => Some(nodefile.clone()),
+            _ => None,
+        });
+        assert_eq!(both.expect("hosts"), ["n1"]);
         let gone = environment("PBS_NODEFILE", "/nowhere".to_owned()).expect_err("no file");
         assert!(format!("{gone:#}").contains("PBS_NODEFILE does not help: cannot read /nowhere"));
         let none = from_environment(&|_| None).expect_err("no batch system");

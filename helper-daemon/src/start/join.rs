@@ -37,7 +37,11 @@ pub(super) enum Said {
 pub(crate) fn join_as_told(member: &Member) -> Result<u8> {
     let mut helper = None;
     let status = report(member, |invitation, rank| {
-        helper = Some(join(invitation, rank, member.stay, None)?);
+        let keeper = match member.stay {
+            true => Keeper::Launcher,
+            false => Keeper::Nobody,
+        };
+        helper = Some(join(invitation, rank, keeper)?);
         Ok(format!("ready {}", invitation.job.proof()?))
     })?;
     if let Some(helper) = helper.filter(|_| member.stay) {
@@ -133,14 +137,19 @@ pub(super) fn read_report(line: &str) -> Option<(u32, Said)> {
     })
 }
 
-/// Starts this node's helper of the job, and waits until it listens. It ends when what is returned
-/// is closed, if it `is_held`; and it ends the job when the `watched` process ends.
-pub(super) fn join(
-    invitation: &Invitation,
-    rank: u32,
-    is_held: bool,
-    watched: Option<Pid>,
-) -> Result<UnixStream> {
+/// Who sees to the end of a helper, beside `copper stop`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeper {
+    /// The user of the node where the job is started; the job ends with the process, if there is one.
+    Starter(Option<Pid>),
+    /// The launcher: the helper ends when what `join` returns is closed.
+    Launcher,
+    /// Nobody.
+    Nobody,
+}
+
+/// Starts this node's helper of the job, and waits until it listens.
+pub(super) fn join(invitation: &Invitation, rank: u32, keeper: Keeper) -> Result<UnixStream> {
     ensure!(
         (rank as usize) < invitation.job.hosts.len(),
         "the job has {} nodes, so there is none of rank {rank}",
@@ -155,13 +164,21 @@ pub(super) fn join(
         );
     }
     let environment = invitation.missing_environment();
+    let mut service = invitation.service.clone();
+    service.cut_off_limit = match (keeper, service.cut_off_limit) {
+        (Keeper::Nobody, limit) if limit > 0 => limit.max(invitation.patience_seconds),
+        _ => 0,
+    };
     let launch = Launch {
-        service: &invitation.service,
+        service: &service,
         log: invitation.log.as_deref(),
         log_level: &invitation.log_level,
         log_type: invitation.log_type,
-        while_attached: is_held,
-        watched,
+        while_attached: keeper == Keeper::Launcher,
+        watched: match keeper {
+            Keeper::Starter(watched) => watched,
+            Keeper::Launcher | Keeper::Nobody => None,
+        },
         membership: Some(Membership {
             rank,
             environment: &environment,

@@ -284,6 +284,32 @@ fn env_prints_what_a_shell_can_read() {
     drop(helper);
 }
 
+/// What is preloaded already stays, behind Copper's library.
+#[test]
+fn env_keeps_what_is_preloaded_in_every_format() {
+    let stage = Stage::new();
+    let helper = stage.start(&[]);
+    let preload = format!("{}:/opt/first.so:/opt/second.so", crate::support::COPPER);
+    for (format, words) in [
+        ("sh", format!("export LD_PRELOAD='{preload}'\n")),
+        ("pals", format!("--genv=LD_PRELOAD={preload} ")),
+        ("hydra", format!("-genv LD_PRELOAD {preload} ")),
+        ("openmpi", format!("-x LD_PRELOAD={preload} ")),
+        ("srun", format!("--export=ALL,LD_PRELOAD={preload},")),
+        ("flux", format!("--env=LD_PRELOAD={preload} ")),
+    ] {
+        let printed = stage
+            .copper(&["env", "--format", format])
+            // Nothing is there to be preloaded into the command itself.
+            .env("LD_PRELOAD", "/opt/first.so /opt/second.so")
+            .output()
+            .expect("copper runs");
+        let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
+        assert!(printed.starts_with(&words), "{format}: {printed}");
+    }
+    drop(helper);
+}
+
 #[test]
 fn an_idle_helper_uses_no_processor_time() {
     let stage = Stage::new();

@@ -3,6 +3,7 @@
 
 use super::{Event, NOBODY, Waiter};
 use crate::engine::{Engine, Reply, Token};
+use crate::peers::Peers;
 use crate::status::{Calls, NamedPaths, Saved, Served, SlowNode, Survey};
 use copper_core::request::Outcome;
 use copper_core::tree::Report;
@@ -113,6 +114,11 @@ impl Engine {
     /// Whether there are other helpers, or might be.
     pub(crate) fn is_in_job(&self) -> bool {
         self.peers.is_some()
+    }
+
+    /// Whether there are other helpers, none of which can be reached.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.peers.as_ref().is_some_and(Peers::are_all_lost)
     }
 
     /// Descriptors that become readable when something may have come from other helpers.

@@ -1,6 +1,6 @@
 //! Helpers that nobody stops.
 
-use crate::fixture::{job, must_leave_nothing, must_start, start, tree};
+use crate::fixture::{job, must_leave_nothing, must_start, said, start, tree};
 use copper_tests::cluster::Cluster;
 use copper_tests::compare::Outcome;
 use copper_tests::session::wait_until;
@@ -43,6 +43,38 @@ fn helpers_end_with_the_batch_job_s_script() {
     drop(batch.stdin.take());
     batch.wait().unwrap();
     must_leave_nothing(&cluster, "the script's end");
+}
+
+/// `copper stop` cannot reach such nodes.
+#[test]
+fn helpers_that_are_cut_off_end_when_nobody_uses_them() {
+    const UNTIL: Duration = Duration::from_secs(90);
+    let cluster = Cluster::up(3);
+    let tree = tree(&cluster);
+    let mut job = job(&cluster, &tree);
+    let mut start = start(&cluster, &job, "ssh");
+    // The limit is no shorter than the time that a start may take.
+    must_start(start.args(["--cut-off-limit", "2", "--start-timeout", "15"]));
+    job.note_helpers().unwrap();
+    let mut user = job.rank(1, "sleep");
+    let mut user = user.arg("1000").spawn().unwrap();
+    cluster.set_link(1, false);
+    cluster.set_link(2, false);
+    let stopped = Outcome::of(job.copper(0).arg("stop"));
+    assert!(stopped.status.success(), "{}", said(&stopped));
+    for lost in [1, 2] {
+        let said = said(&stopped);
+        assert!(said.contains(&cluster.host(lost)), "not named: {said}");
+    }
+    let gone = |node: usize| cluster.processes(node, "copper").is_empty();
+    assert!(wait_until(UNTIL, || gone(2)), "the unused helper stays");
+    // Long enough for it to have ended as the other did.
+    std::thread::sleep(Duration::from_secs(20));
+    assert!(!gone(1), "a used helper ended");
+    user.kill().unwrap();
+    user.wait().unwrap();
+    assert!(wait_until(UNTIL, || gone(1)), "it stays without its user");
+    must_leave_nothing(&cluster, "the cut-off limit");
 }
 
 #[test]

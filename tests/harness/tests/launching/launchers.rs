@@ -44,6 +44,50 @@ fn every_launcher_starts_all_nodes() {
     start_and_stop(&cluster, "flux", &[("FLUX_URI", &uri)]);
 }
 
+/// A job script's `copper start --allocation`, with what batch systems and MPIs say of the nodes.
+#[test]
+fn the_nodes_are_those_of_the_allocation() {
+    let cluster = Cluster::up(2);
+    let tree = tree(&cluster);
+    let job = job(&cluster, &tree);
+    let hosts = cluster.hosts(2);
+    let file = cluster.place().join("nodes");
+    // As many lines for a node as it has slots, as PBS and LSF write it.
+    let lines: String = hosts
+        .iter()
+        .map(|host| format!("{host}\n{host}\n"))
+        .collect();
+    std::fs::write(&file, lines).unwrap();
+    let file = file.to_str().unwrap();
+    let prefix = hosts[0].trim_end_matches('1');
+    let list = format!("{prefix}[1-2]");
+    let sources = [
+        ("PBS_NODEFILE", file),
+        ("SLURM_JOB_NODELIST", &list),
+        ("LSB_DJOB_HOSTFILE", file),
+        ("COBALT_NODEFILE", file),
+        ("PE_HOSTFILE", file),
+        ("HYDRA_HOST_FILE", file),
+        ("OMPI_MCA_orte_default_hostfile", file),
+        ("PRTE_MCA_prte_default_hostfile", file),
+    ];
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{path}", stand_ins(&cluster).display());
+    for (variable, value) in sources {
+        let mut start = job.copper(0);
+        start.args(["start", "--allocation", "--launcher", "ssh"]);
+        job.add_service(&mut start);
+        for (name, _) in sources {
+            start.env_remove(name);
+        }
+        let said = must_start(start.env("PATH", &path).env(variable, value));
+        assert!(said.contains("ready 2/2"), "{variable}: {said}");
+        let stopped = Outcome::of(job.copper(1).arg("stop"));
+        assert!(stopped.status.success(), "{variable}: {stopped:?}");
+        must_leave_nothing(&cluster, variable);
+    }
+}
+
 /// In a Flux instance the nodes need not be named.
 #[test]
 fn flux_is_asked_for_the_nodes() {

@@ -4,11 +4,13 @@
 //! launchers are played by `stand_in.py`.
 
 mod endings;
+mod examples;
 mod fixture;
 mod launchers;
 mod limits;
 mod mpi;
 mod options;
+mod packages;
 mod ranks;
 mod scripts;
 mod slurm;

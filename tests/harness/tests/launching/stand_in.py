@@ -72,14 +72,29 @@ def run_all(hosts, command, given, variables=lambda place: {}, labels=False):
 
 
 def options(words, with_value):
-    """Splits words into options and the command; `with_value` take another word."""
-    found = {}
+    """Splits words into options and the command; `with_value` take another word.
+
+    The variables that --genv and --env give to the tasks are found under "variables".
+    """
+    found = {"variables": {}}
     while words and words[0].startswith("-"):
         name, _, value = words.pop(0).partition("=")
         if name in with_value and not value:
             value = words.pop(0)
-        found[name] = value
+        if name in ("--genv", "--env"):
+            variable, _, value = value.partition("=")
+            found["variables"][variable] = value
+        else:
+            found[name] = value
     return found, words
+
+
+def run_ranks(hosts, each, command, found):
+    """The job's own tasks, so many on each of the nodes."""
+    ranks = [host for host in hosts for _ in range(each)]
+    # They start where the launcher was started.
+    command = ["env", f"--chdir={os.getcwd()}", *command]
+    run_all(ranks, command, b"", lambda place: found["variables"])
 
 
 def ssh(words):
@@ -90,6 +105,11 @@ def ssh(words):
 def mpiexec(words):
     """That of PALS: no task gets the input but the first."""
     found, command = options(words, {"--hostfile", "-n", "--ppn", "--cpu-bind"})
+    if "--hostfile" not in found:
+        with open(os.environ["PBS_NODEFILE"], encoding="ascii") as file:
+            hosts = list(dict.fromkeys(file.read().split()))
+        assert int(found["-n"]) == len(hosts) * int(found["--ppn"]), found
+        run_ranks(hosts, int(found["--ppn"]), command, found)
     with open(found["--hostfile"], encoding="ascii") as file:
         hosts = file.read().split()
     assert int(found["-n"]) == len(hosts) and found["--ppn"] == "1", found
@@ -101,7 +121,12 @@ def flux(words):
     if words == ["getattr", "hostlist"]:
         print(os.environ["FLUX_URI"].removeprefix("stand-in://"))
         return
-    assert words.pop(0) == "exec", words
+    action = words.pop(0)
+    if action == "run":
+        found, command = options(words, set())
+        assert int(found["--nodes"]) == len(brokers), found
+        run_ranks(brokers, int(found["--tasks-per-node"]), command, found)
+    assert action == "exec", action
     found, command = options(words, set())
     places = []
     for part in found["--rank"].split(","):

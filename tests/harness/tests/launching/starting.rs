@@ -15,7 +15,13 @@ fn four_nodes_by_ssh_import_and_leave_nothing() {
     let plain = Outcome::of(&mut job.python(0, false, packages, python::IMPORT));
     assert!(plain.status.success(), "{plain:?}");
     let said = must_start(&mut start(&cluster, &job, "ssh"));
-    assert!(said.contains("ready 4/4"), "{said}");
+    for progress in [
+        "helpers joined 4/4",
+        "ready 4/4 in ",
+        " s: 1 tree of fan-out 8, depth 1",
+    ] {
+        assert!(said.contains(progress), "{said}");
+    }
     job.note_helpers().unwrap();
     let imports = (0..4).map(|node| job.python(node, true, packages, python::IMPORT));
     let ended = ranks::run(imports.collect());
@@ -81,9 +87,13 @@ fn a_start_goes_on_without_nodes_that_may_be_missing() {
     // Made before it is hidden.
     cluster.built("copper");
     cluster.shell(1, &format!("mount -t tmpfs none {}", bin.display()));
-    for launcher in ["ssh", "pals"] {
+    for (launcher, enough) in [
+        ("ssh", ["--min-nodes", "2"]),
+        ("pals", ["--min-nodes", "2"]),
+        ("ssh", ["--min-fraction", "0.6"]),
+    ] {
         let mut two = start(&cluster, &job, launcher);
-        two.args(["--min-nodes", "2"]);
+        two.args(enough);
         let said = must_start(&mut two);
         assert!(said.contains("ready 2/3"), "{launcher}: {said}");
         let without = format!("going on without {}", cluster.host(1));

@@ -2,9 +2,12 @@
 //! kernel: other preload libraries, allocators, sanitizers, tracers, debuggers, filters; and calls
 //! from where they are awkward. Each case says the same plain, covered and in the view.
 
-use crate::fixture::Awkward;
+use crate::fixture::{Awkward, NOBODY};
 use crate::real_programs::Bench;
+use copper_tests::compare::Outcome;
 use copper_tests::environment;
+use copper_tests::session::{Session, Way};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -174,6 +177,70 @@ fn a_debugger_attaches() {
            [ -n \"$seen\" ] && break; sleep 0.3; \
          done; echo \"seen: $seen\"; kill $!",
     ]);
+}
+
+/// musl's loader preloads as well, but what the shim knows is glibc.
+#[test]
+fn programs_for_another_libc() {
+    if !is_installed("musl-gcc") {
+        eprintln!("musl-gcc is not installed: not tried");
+        return;
+    }
+    let scratch = environment::scratch();
+    let place = scratch.path().join("program");
+    let compiled = Command::new("musl-gcc")
+        .args(["-O1", "-o"])
+        .arg(&place)
+        .arg(environment::sources().join("other_libc.c"))
+        .status();
+    assert!(compiled.unwrap().success());
+    let program = place.display();
+    compare(&[
+        format!("{program} $TREE"),
+        format!("cd $TREE && {program} ."),
+        format!("cp {program} $OUT/copy; env -i $OUT/copy $TREE"),
+    ]);
+}
+
+/// A program that gains its owner's rights runs without the shim, as the loader has it.
+#[test]
+fn programs_that_gain_rights() {
+    let tree = Awkward::new();
+    let place = tree.root().join("programs");
+    for (program, mode) in [("id", 0o4755), ("grep", 0o4755), ("cat", 0o755)] {
+        let copy = place.join(format!("own-{program}"));
+        std::fs::copy(Path::new("/usr/bin").join(program), &copy).unwrap();
+        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let script = "cd /; $TREE/programs/own-id -u; $TREE/programs/own-grep -c libcopper /proc/self/maps; \
+                  $TREE/programs/own-cat $TREE/sizes/4097 | cksum; cd $TREE/programs && ./own-id -u";
+    let session = |covered: &[&Path]| Session::prepare(covered).as_user(NOBODY).started();
+    let (covered, view) = (session(&[&tree.root()]), session(&[]));
+    let run = |session: &Session, way, script: &str| {
+        let mut command = session.command(way, "bash");
+        command
+            .args(["-c", script])
+            .env("TREE", session.seen(way, &tree.root()));
+        Outcome::of(&mut command).without_view(&session.view())
+    };
+    let plain = run(&covered, Way::Plain, script);
+    let said = plain.text();
+    assert!(
+        said.starts_with("0\n0\n") && said.ends_with("\n0\n"),
+        "{plain:?}"
+    );
+    let entered = "$TREE/programs/own-cat /proc/self/maps | grep -c libcopper";
+    for (session, way) in [(&covered, Way::Covered), (&view, Way::View)] {
+        for state in ["cold", "warm"] {
+            run(session, way, script).must_equal(&plain, &format!("{way:?}, {state}"));
+        }
+        let mapped = run(session, way, entered).text();
+        assert_ne!(
+            mapped.trim(),
+            "0",
+            "{way:?}: the shim is in no program at all"
+        );
+    }
 }
 
 /// What a process may do changes with its user and with its root directory.

@@ -159,18 +159,18 @@ fn a_large_closure_along_absolute_search_paths_escapes_nothing_warm() {
     );
 }
 
-/// A venv whose interpreter lies on the origin as well, as in an installation of one's own.
-fn build_environment(source: &Path, mount: &Path) {
+/// Copies the interpreter with its library and its modules to `prefix`, and says what it is called.
+/// Packages beside the standard library are not needed, and many.
+fn copy_interpreter(prefix: &Path) -> String {
     let code = "import sys; print(sys.base_prefix); print('python%d.%d' % sys.version_info[:2])";
     let said = Outcome::of(Command::new(python::interpreter()).args(["-c", code])).text();
-    let (prefix, version) = said.trim().split_once('\n').unwrap();
-    let prefix = Path::new(prefix);
-    let (bin, lib) = (source.join("base/bin"), source.join("base/lib"));
+    let (from, version) = said.trim().split_once('\n').unwrap();
+    let from = Path::new(from);
+    let (bin, lib) = (prefix.join("bin"), prefix.join("lib"));
     fs::create_dir_all(&bin).unwrap();
     fs::create_dir_all(&lib).unwrap();
     fs::copy(python::interpreter(), bin.join(version)).unwrap();
     symlink(version, bin.join("python3")).unwrap();
-    // Packages beside the standard library are not needed, and many.
     let copied = Command::new("rsync")
         .args([
             "-a",
@@ -178,16 +178,29 @@ fn build_environment(source: &Path, mount: &Path) {
             "--exclude=test",
             "--exclude=__pycache__",
         ])
-        .arg(prefix.join("lib").join(version))
+        .arg(from.join("lib").join(version))
         .arg(&lib)
         .status();
     assert!(copied.unwrap().success());
-    for entry in fs::read_dir(prefix.join("lib")).unwrap() {
+    for entry in fs::read_dir(from.join("lib")).unwrap() {
         let entry = entry.unwrap();
         if entry.file_name().to_string_lossy().starts_with("libpython") {
             fs::copy(entry.path(), lib.join(entry.file_name())).unwrap();
         }
     }
+    version.to_owned()
+}
+
+/// Writes an executable script.
+fn write_script(file: &Path, text: &str) {
+    fs::write(file, text).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A venv whose interpreter lies on the origin as well, as in an installation of one's own.
+fn build_environment(source: &Path, mount: &Path) {
+    let version = &copy_interpreter(&source.join("base"));
+    let (bin, lib) = (source.join("base/bin"), source.join("base/lib"));
     let (from, to) = (source.display().to_string(), mount.display().to_string());
     let made = Command::new(bin.join("python3"))
         .env("LD_LIBRARY_PATH", &lib)
@@ -212,8 +225,7 @@ fn build_environment(source: &Path, mount: &Path) {
     fs::write(source.join("app.py"), APPLICATION).unwrap();
     let tool = source.join("venv/bin/tool");
     let line = format!("#!{}/venv/bin/python3 -B\n", mount.display());
-    fs::write(&tool, line + APPLICATION).unwrap();
-    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    write_script(&tool, &(line + APPLICATION));
 }
 
 /// Says where it is, in all ways in which programs find out.
@@ -251,6 +263,104 @@ fn an_interpreter_in_the_view_comes_from_the_store() {
     let script = "export LD_LIBRARY_PATH=$TREE/base/lib PATH=$TREE/venv/bin:$PATH; \
                   python3 $TREE/app.py; $TREE/base/bin/python3 -c 'import sys; print(sys.prefix)'";
     tree.nothing_escapes_warm(Way::View, script);
+}
+
+/// An environment as conda lays them out: all files are hard links to those of unpacked packages, each
+/// environment has an interpreter of its own that knows its prefix by its place, and activating one
+/// means to evaluate what a program of the base environment prints, and to source what packages have
+/// left in `etc/conda/activate.d`.
+fn build_conda(source: &Path, mount: &Path) {
+    let package = source.join("pkgs/python");
+    let version = copy_interpreter(&package);
+    fs::create_dir(source.join("envs")).unwrap();
+    for prefix in [source.join("base"), source.join("envs/work")] {
+        let linked = Command::new("cp")
+            .arg("-al")
+            .args([&package, &prefix])
+            .status();
+        assert!(linked.unwrap().success());
+        for directory in [
+            "conda-meta",
+            "etc/conda/activate.d",
+            "etc/conda/deactivate.d",
+        ] {
+            fs::create_dir_all(prefix.join(directory)).unwrap();
+        }
+        let packages = prefix.join("lib").join(&version).join("site-packages/own");
+        fs::create_dir_all(&packages).unwrap();
+        fs::write(packages.join("__init__.py"), "answer = 42\n").unwrap();
+        fs::write(prefix.join("conda-meta/history"), "").unwrap();
+        let record = format!("{{\"name\": \"python\", \"version\": \"{version}\"}}\n");
+        fs::write(prefix.join("conda-meta/python-0.json"), record).unwrap();
+    }
+    fs::write(source.join("base/bin/conda"), CONDA_PROGRAM).unwrap();
+    fs::write(source.join("base/bin/activate"), CONDA_ACTIVATE).unwrap();
+    let work = source.join("envs/work");
+    let hook =
+        "export OWN_DATA=\"$CONDA_PREFIX/share/own\" LD_LIBRARY_PATH=\"$CONDA_PREFIX/lib\"\n";
+    fs::write(work.join("etc/conda/activate.d/own.sh"), hook).unwrap();
+    fs::write(
+        work.join("etc/conda/deactivate.d/own.sh"),
+        "unset OWN_DATA\n",
+    )
+    .unwrap();
+    // Prefixes are written into scripts when they are installed.
+    let line = format!("#!{}/envs/work/bin/python3 -B\n", mount.display());
+    write_script(&work.join("bin/tool"), &(line + APPLICATION));
+    fs::write(source.join("app.py"), APPLICATION).unwrap();
+}
+
+/// Prints the shell's commands for a change of the environment.
+const CONDA_PROGRAM: &str = "\
+import glob, json, os, sys
+base = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+command, name = sys.argv[1], sys.argv[2] if sys.argv[2:] else None
+old = os.environ.get('CONDA_PREFIX')
+paths = os.environ['PATH'].split(os.pathsep)
+if old:
+    for script in sorted(glob.glob(old + '/etc/conda/deactivate.d/*.sh'), reverse=True):
+        print('. %r' % script)
+    paths = [path for path in paths if path != old + '/bin']
+if command == 'activate':
+    prefix = os.path.join(os.path.dirname(base), 'envs', name)
+    if not os.path.isdir(prefix + '/conda-meta'):
+        sys.exit('EnvironmentNameNotFound: ' + name)
+    for record in sorted(glob.glob(prefix + '/conda-meta/*.json')):
+        with open(record) as file:
+            print('# %(name)s %(version)s' % json.load(file))
+    print('export PATH=%r' % os.pathsep.join([prefix + '/bin', *paths]))
+    print('export CONDA_PREFIX=%r CONDA_DEFAULT_ENV=%r CONDA_SHLVL=1' % (prefix, name))
+    for script in sorted(glob.glob(prefix + '/etc/conda/activate.d/*.sh')):
+        print('. %r' % script)
+else:
+    print('unset CONDA_PREFIX CONDA_DEFAULT_ENV; export CONDA_SHLVL=0 PATH=%r' % os.pathsep.join(paths))
+";
+
+/// What is sourced, with the name of an environment.
+const CONDA_ACTIVATE: &str = "\
+_CONDA_ROOT=${BASH_SOURCE[0]%/bin/activate}
+conda() {
+  local said
+  said=$(\"$_CONDA_ROOT/bin/python3\" \"$_CONDA_ROOT/bin/conda\" \"$@\") || return
+  eval \"$said\"
+  hash -r
+}
+conda activate \"$@\"
+";
+
+#[test]
+fn a_conda_environment_escapes_nothing_warm() {
+    let tree = Mounted::new(build_conda, Session::audited);
+    let activated = "export LD_LIBRARY_PATH=$TREE/base/lib; source $TREE/base/bin/activate work && \
+                     echo $CONDA_DEFAULT_ENV $CONDA_PREFIX $OWN_DATA && type -p python3 && \
+                     python3 $TREE/app.py && stat -c '%h %i' $CONDA_PREFIX/bin/conda $TREE/app.py; \
+                     conda deactivate; echo ${CONDA_PREFIX-none} ${OWN_DATA-none}; conda activate missing; echo $?";
+    tree.nothing_escapes_warm(
+        Way::Covered,
+        &format!("{activated}; $TREE/envs/work/bin/tool x"),
+    );
+    // The script names its interpreter by the origin's path.
+    tree.nothing_escapes_warm(Way::View, activated);
 }
 
 /// Without the audit library the kernel still opens the store's file of a program.

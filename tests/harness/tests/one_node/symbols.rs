@@ -174,6 +174,14 @@ const FAMILIES: &[Family] = &[
         callers: &["coexistence.rs"],
     },
     Family {
+        names: "prctl",
+        view: "libc's; a process that gives itself a filter of system calls which may end it goes to the \
+               origin from then on, and asks nobody",
+        covered: SAME,
+        tests: &["coexistence::awkward_moments"],
+        callers: &["storm_family"],
+    },
+    Family {
         names: "statfs statfs64 __statfs statvfs statvfs64 fstatfs fstatfs64 __fstatfs fstatvfs fstatvfs64",
         view: "the origin's answer, flagged read-only",
         covered: "the origin's answer",
