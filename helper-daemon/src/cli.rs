@@ -637,7 +637,7 @@ mod tests {
     fn a_service_survives_the_way_to_the_helper() {
         let line = "copper run --cover /a --cover /b --memory 8G --view /v --largest 10M --cpus \
                     1,0 --nice -5 --idle-limit 60 --cut-off-limit 30 --absence-lifetime 250 --metrics /m -P -N 5 -A -I 10 \
-                    --profile-directory /p -- x --cover y";
+                    --profile-directory /p --journal-limit 7 -- x --cover y";
         let cli = Cli::parse_from(line.split(' '));
         let Command::Run(run) = cli.command else {
             panic!("not a run");
