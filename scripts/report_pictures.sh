@@ -20,7 +20,8 @@ cluster=(scripts/cluster.sh --prefix pictures)
 origin=
 finish() {
   "${cluster[@]}" down >/dev/null 2>&1 || true
-  [ -z "$origin" ] || { kill "$origin" && wait "$origin"; } 2>/dev/null || true
+  exec 8>&- # the origin is unmounted when its input ends
+  [ -z "$origin" ] || wait "$origin" || true
   rm -rf --one-file-system "$place"
 }
 trap finish EXIT
@@ -45,7 +46,8 @@ PYTHON
 on() {
   local host=$1
   shift
-  "${cluster[@]}" exec "$host" -- env -u COPPER_RUNTIME_DIR -u COPPER_VIEW COPPER_JOB=pictures "$@"
+  "${cluster[@]}" exec "$host" -- env -C "$place/project" -u COPPER_RUNTIME_DIR -u COPPER_VIEW \
+    COPPER_JOB=pictures "$@"
 }
 on pictures1 "$target/release/copper" start --launcher local --hosts pictures1,pictures2,pictures3,pictures4 \
   --trees 1 --fan-out 2 --largest 16M --cover "$place/packages" >/dev/null

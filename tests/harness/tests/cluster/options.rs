@@ -20,8 +20,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A cluster with some files on an origin that all nodes see.
 struct Stage {
-    cluster: Cluster,
+    // Unmounted before the cluster's place goes.
     origin: SlowOrigin,
+    cluster: Cluster,
 }
 
 impl Stage {
@@ -33,7 +34,7 @@ impl Stage {
             fs::write(source.join(format!("file-{number}")), vec![3; SIZE]).unwrap();
         }
         let origin = cluster.origin("origin", &source);
-        Stage { cluster, origin }
+        Stage { origin, cluster }
     }
 
     fn job(&self, arguments: &[&str]) -> Job<'_> {
