@@ -8,7 +8,7 @@
 //! The libraries are those that were loaded with the program, in the order in which they were: that is
 //! where `RTLD_NEXT` looks, and they are never unloaded.
 
-use crate::link_map::LinkMap;
+use crate::dynamic_section::DynamicSection;
 use core::ffi::{CStr, c_char, c_int, c_void};
 
 const SYMBOLS: i64 = 6;
@@ -74,7 +74,7 @@ pub(crate) struct Table {
 
 impl Table {
     /// The table of a library; `None` where it has none of this kind.
-    fn of(library: &LinkMap) -> Option<Table> {
+    fn of(library: &DynamicSection) -> Option<Table> {
         let header = library.address(GNU_HASH)? as *const u32;
         // SAFETY: the header's four words, and behind them the three arrays, as the format says, in
         // memory that is mapped as long as the library is.
@@ -147,38 +147,55 @@ impl Table {
 /// are not known; says whether there was none such. To be called while the program starts, when nothing
 /// else is loaded yet.
 pub(crate) fn each_library_behind(each: &mut dyn FnMut(&Table)) -> bool {
-    let mut next = own_map().map_or(core::ptr::null(), |own| own.next);
-    // SAFETY: the loader's list, which only grows at its end while this one runs.
-    while let Some(library) = unsafe { next.as_ref() } {
-        next = library.next;
-        match Table::of(library) {
-            Some(table) => each(&table),
-            None if library.value(OLD_HASH).is_some() => return false,
-            None => {}
-        }
-    }
-    true
+    let mut search = Search {
+        own_seen: false,
+        each,
+    };
+    // SAFETY: the callback gets what it expects, while this waits.
+    let stopped = unsafe { libc::dl_iterate_phdr(Some(take_library), (&raw mut search).cast()) };
+    stopped == 0
 }
 
-/// What the loader knows of this library.
-fn own_map() -> Option<&'static LinkMap> {
-    const LINK_MAP: c_int = 2;
-    unsafe extern "C" {
-        fn dladdr1(
-            address: *const c_void,
-            info: *mut libc::Dl_info,
-            extra: *mut *const LinkMap,
-            flags: c_int,
-        ) -> c_int;
+struct Search<'e> {
+    own_seen: bool,
+    each: &'e mut dyn FnMut(&Table),
+}
+
+/// Called by the loader with each loaded object, in the order in which they were loaded.
+unsafe extern "C" fn take_library(
+    info: *mut libc::dl_phdr_info,
+    _: usize,
+    search: *mut c_void,
+) -> c_int {
+    // SAFETY: given by `each_library_behind`, which waits.
+    let search = unsafe { &mut *search.cast::<Search<'_>>() };
+    // SAFETY: the loader's, for the time of the call.
+    let info = unsafe { &*info };
+    // SAFETY: the program headers are as many as it says.
+    let segments =
+        unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+    let base = info.dlpi_addr as usize;
+    let start = |segment: &libc::Elf64_Phdr| base.wrapping_add(segment.p_vaddr as usize);
+    if !search.own_seen {
+        let own = take_library as *const () as usize;
+        search.own_seen = segments.iter().any(|segment| {
+            segment.p_type == libc::PT_LOAD
+                && own.wrapping_sub(start(segment)) < segment.p_memsz as usize
+        });
+        return 0;
     }
-    let mut map = core::ptr::null();
-    let mut info = core::mem::MaybeUninit::uninit();
-    let address = own_map as *const c_void;
-    // SAFETY: an address of this library, which stays loaded; the loader fills both.
-    unsafe {
-        match dladdr1(address, info.as_mut_ptr(), &raw mut map, LINK_MAP) {
-            0 => None,
-            _ => map.as_ref(),
-        }
+    let dynamic = segments
+        .iter()
+        .find(|segment| segment.p_type == libc::PT_DYNAMIC);
+    let Some(dynamic) = dynamic else {
+        return 0;
+    };
+    // SAFETY: that of a library that the loader has put in memory.
+    let section = unsafe { DynamicSection::new(base, start(dynamic) as *const u8) };
+    match Table::of(&section) {
+        Some(table) => (search.each)(&table),
+        None if section.value(OLD_HASH).is_some() => return 1,
+        None => {}
     }
+    0
 }

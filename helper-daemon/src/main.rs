@@ -37,6 +37,7 @@ mod status;
 mod store;
 mod top;
 mod view;
+mod waker;
 
 use anyhow::Result;
 use clap::Parser;

@@ -18,9 +18,10 @@ pub(crate) use handover::Handover;
 use idleness::Idleness;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 /// Clients that are served at once; more wait in the listener's queue.
@@ -260,7 +261,9 @@ impl<'a> Server<'a> {
 
     fn take_event(&mut self, token: u64) {
         match token {
-            LISTENER => self.accept(),
+            // One at a time: the next makes the listener readable again, and to look in vain costs as
+            // much as a good part of an answer.
+            LISTENER => drop(self.accept_one()),
             SIGNALS => self.end = Some(End::Signal),
             ORIGIN | PEERS => {}
             CLOSED => self.engine.take_closed(),
@@ -270,33 +273,52 @@ impl<'a> Server<'a> {
         }
     }
 
-    fn accept(&mut self) {
-        while self.clients.len() < MOST_CLIENTS {
-            let socket = match self.listener.accept() {
-                Ok((socket, _)) => socket,
-                Err(error) => {
-                    if error.kind() != std::io::ErrorKind::WouldBlock {
-                        tracing::warn!(%error, "a client could not be accepted");
-                        self.pause_listening();
-                    }
-                    return;
-                }
-            };
-            let Some(client) = Client::new(socket, self.uid) else {
-                continue;
-            };
+    /// Accepts whoever waits.
+    fn accept_all(&mut self) {
+        while self.accept_one() {}
+    }
+
+    /// Accepts one client, if one waits and there is room for it; says whether it did.
+    fn accept_one(&mut self) -> bool {
+        if self.clients.len() >= MOST_CLIENTS {
+            self.pause_listening();
+            return false;
+        }
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = match accept_with(self.listener, flags) {
+            Ok(socket) => UnixStream::from(socket),
+            Err(Errno::WOULDBLOCK) => return false,
+            Err(error) => {
+                tracing::warn!(%error, "a client could not be accepted");
+                self.pause_listening();
+                return false;
+            }
+        };
+        if let Some(client) = Client::new(socket, self.uid) {
             let token = self.next_token;
             self.next_token += 1;
-            let data = epoll::EventData::new_u64(token);
-            let watched = epoll::add(&self.epoll, client.socket(), data, epoll::EventFlags::IN);
-            if watched.is_err() {
-                continue;
-            }
             self.clients.insert(token, client);
             self.set_deadline(token, Some(Instant::now() + CLIENT_TIME));
             self.serve_client(token);
         }
-        self.pause_listening();
+        true
+    }
+
+    /// Has the event loop told of a client's socket. Most clients have asked all when they are
+    /// accepted, and get their answer without.
+    fn watch_client(&mut self, token: Token, flags: epoll::EventFlags) {
+        let Some(client) = self.clients.get_mut(&token) else {
+            return;
+        };
+        let data = epoll::EventData::new_u64(token);
+        let watched = if std::mem::replace(&mut client.is_watched, true) {
+            epoll::modify(&self.epoll, client.socket(), data, flags)
+        } else {
+            epoll::add(&self.epoll, client.socket(), data, flags)
+        };
+        if watched.is_err() {
+            self.drop_client(token);
+        }
     }
 
     /// Leaves new clients in the listener's queue until one has gone.
@@ -331,7 +353,7 @@ impl<'a> Server<'a> {
             return;
         };
         match client.advance() {
-            Progress::Waiting => {}
+            Progress::Waiting => self.watch_client(token, epoll::EventFlags::IN),
             Progress::Gone => self.drop_client(token),
             Progress::Asked(operation) => self.take_question(token, operation),
             Progress::Answered => self.drop_client(token),
@@ -356,6 +378,7 @@ impl<'a> Server<'a> {
                 if let Some(client) = self.clients.get_mut(&token) {
                     client.attach();
                 }
+                self.watch_client(token, epoll::EventFlags::IN);
             }
             Operation::Status => {
                 let status = self.report.status(self.engine);
@@ -405,9 +428,7 @@ impl<'a> Server<'a> {
         client.answer(outcome, body);
         match client.advance() {
             Progress::Waiting => {
-                let data = epoll::EventData::new_u64(token);
-                let flags = epoll::EventFlags::OUT;
-                let _ = epoll::modify(&self.epoll, client.socket(), data, flags);
+                self.watch_client(token, epoll::EventFlags::OUT);
                 self.set_deadline(token, Some(Instant::now() + CLIENT_TIME));
             }
             _ => self.drop_client(token),
@@ -426,8 +447,11 @@ impl<'a> Server<'a> {
             };
             match client.asked_at.filter(|_| !client.is_answered()) {
                 Some(asked) if now.duration_since(asked) < QUESTION_TIME => {
-                    client.sign_of_life();
-                    self.set_deadline(token, Some(now + SIGN_OF_LIFE));
+                    if client.sign_of_life() {
+                        self.set_deadline(token, Some(now + SIGN_OF_LIFE));
+                    } else {
+                        self.drop_client(token);
+                    }
                 }
                 Some(_) => {
                     self.set_deadline(token, None);
@@ -497,7 +521,7 @@ impl<'a> Server<'a> {
     fn detach(&mut self) {
         self.attached = self.attached.saturating_sub(1);
         if self.attached == 0 && self.while_attached {
-            self.accept();
+            self.accept_all();
             if self.attached == 0 {
                 self.end = Some(End::Alone);
             }

@@ -43,11 +43,16 @@ class Nodes:
     def __exit__(self, *_):
         subprocess.run([CLUSTER, "down", "--prefix", PREFIX], check=True)
 
+    def through(self, node):
+        """What to put before a command that is to run on a node."""
+        return [CLUSTER, "--prefix", PREFIX, "exec", self.hosts[node], "--"]
+
     def on(self, node, command, before=(), **options):
         """Runs a command on a node; `before` is what starts it there."""
-        return run(
-            [CLUSTER, "--prefix", PREFIX, "exec", self.hosts[node], "--", *before, *command], **options,
-        )
+        return run([*self.through(node), *before, *command], **options)
+
+    def address(self, node):
+        return self.on(node, ["getent", "hosts", self.hosts[node]]).split()[0]
 
 
 class Job:
@@ -106,12 +111,22 @@ class Bench:
     def clean(self):
         shutil.rmtree(self.scratch)
 
-    def fabric(self, raw, *arguments, bound):
-        """Adds one measurement of the provider's own figures, by name; returns who it is."""
+    def fabric(self, raw, *arguments, bound, nodes=None):
+        """Adds one measurement of the provider's own figures, by name; returns who it is. It is made
+        between the first two nodes, or on this machine's loopback."""
         file = self.scratch / "fabric.json"
-        taskset = ["taskset", "-c", self.core] if bound else []
-        program = self.release / "examples/fabric_bench"
-        run([*taskset, program, "measure", "--repeats", "1", "--json", file, *arguments])
+        command = ["taskset", "-c", self.core] if bound else []
+        command += [
+            self.release / "examples/fabric_bench", "measure", "--repeats", "1", "--json", file,
+            *arguments,
+        ]
+        if nodes:
+            own, other = (nodes.address(node) for node in [0, 1])
+            through = " ".join(str(word) for word in nodes.through(1))
+            nodes.on(0, command + ["--peer-through", through, "--peer-address", other],
+                     ["env", f"FABRIC_TEST_ADDRESS={own}"])
+        else:
+            run(command)
         report = json.loads(file.read_text())
         provider = report["providers"][0]
         for figure in provider["figures"] + report["memory"]:
@@ -148,7 +163,7 @@ class Bench:
                     job.calls(0, "open", paths[self.rounds * samples[size]:])
                 for round in range(self.rounds):
                     # Right beside one another: the machine may not stay as quiet as it is.
-                    provider = self.fabric(raw, "--mebibytes", "8", bound=True)
+                    provider = self.fabric(raw, "--mebibytes", "8", bound=True, nodes=nodes)
                     for depth in range(CHAIN):
                         place = depth * self.rounds + round
                         fresh = names[place * 200:][:200]
@@ -164,7 +179,7 @@ class Bench:
         print(f"\n### Round trips\n\nWhat a program waits for a call that asks its helper once, and that "
               "helper its parents once; the root knows the answer, but for depth 0, where the root asks "
               "the origin (a local disk's cache). All processes on one core, sleeping while they wait. "
-              f"{provider}: twice its half round trip over loopback. µs, medians of {self.rounds} "
+              f"{provider}: its round trip between two of the nodes. µs, medians of {self.rounds} "
               "rounds.\n")
         print("| | provider's own | depth 0 | depth 1 | depth 2 | depth 3 | depth 1 / provider | "
               "each further hop / provider |")

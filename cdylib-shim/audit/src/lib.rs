@@ -24,6 +24,8 @@ mod system;
 #[allow(dead_code, reason = "the shim uses all of it")]
 #[path = "../../src/ask.rs"]
 mod ask;
+#[path = "../../src/dynamic_section.rs"]
+mod dynamic_section;
 #[allow(dead_code, reason = "the shim uses all of it")]
 #[path = "../../src/foreign.rs"]
 mod foreign;

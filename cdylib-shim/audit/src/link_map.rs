@@ -1,12 +1,15 @@
 //! What the audit library asks of a loaded library: its name, its thread-local memory, its search paths.
 
+use crate::dynamic_section::DynamicSection;
 use core::ffi::{CStr, c_char};
 
-#[allow(dead_code, reason = "the shim uses all of it")]
-#[path = "../../src/link_map.rs"]
-mod loaded;
-
-pub(crate) use loaded::LinkMap;
+/// The public part of glibc's `struct link_map`.
+#[repr(C)]
+pub(crate) struct LinkMap {
+    base: usize,
+    name: *const c_char,
+    dynamic: *const u8,
+}
 
 const RPATH: i64 = 15;
 const RUNPATH: i64 = 29;
@@ -28,6 +31,11 @@ pub(crate) struct SearchPaths {
 }
 
 impl LinkMap {
+    fn dynamic(&self) -> DynamicSection {
+        // SAFETY: the loader's own, of a library that it has loaded.
+        unsafe { DynamicSection::new(self.base, self.dynamic) }
+    }
+
     /// The name under which the loader has it; empty for the program.
     pub(crate) fn name(&self) -> &'static [u8] {
         if self.name.is_null() {
@@ -44,20 +52,20 @@ impl LinkMap {
 
     /// Whether its thread-local memory must lie at fixed places.
     pub(crate) fn needs_static_tls(&self) -> bool {
-        self.value(FLAGS).unwrap_or(0) & STATIC_TLS != 0
+        self.dynamic().value(FLAGS).unwrap_or(0) & STATIC_TLS != 0
     }
 
     /// Where it searches.
     pub(crate) fn search_paths(&self) -> SearchPaths {
-        let own = self.text(RUNPATH);
+        let own = self.dynamic().text(RUNPATH);
         SearchPaths {
             inherited: if own.is_none() {
-                self.text(RPATH)
+                self.dynamic().text(RPATH)
             } else {
                 None
             },
             own,
-            takes_system: self.value(FLAGS_1).unwrap_or(0) & NO_DEFAULT_LIBRARIES == 0,
+            takes_system: self.dynamic().value(FLAGS_1).unwrap_or(0) & NO_DEFAULT_LIBRARIES == 0,
         }
     }
 }

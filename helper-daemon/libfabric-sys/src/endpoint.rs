@@ -80,6 +80,8 @@ pub struct Endpoint {
     operations: Operations,
     max_posted: usize,
     completed: VecDeque<raw::Completion>,
+    /// The provider gave as many as there was room for, and may have more.
+    full_batch: bool,
     receive_ring: Region,
     /// Slots of the receive ring that wait to be posted again.
     idle_receives: Vec<usize>,
@@ -124,6 +126,7 @@ impl Endpoint {
             operations: Operations::new(config.receives + max_posted),
             max_posted,
             completed: VecDeque::with_capacity(COMPLETIONS),
+            full_batch: false,
             receive_ring: ring(config.receives)?,
             idle_receives: (0..config.receives).rev().collect(),
             lent_receive: None,
@@ -389,10 +392,32 @@ impl Endpoint {
     ///
     /// The completion queue itself fails; the endpoint should be closed.
     pub fn next_event(&mut self) -> Result<Option<Event<'_>>, FabricError> {
-        let Some(finished) = self.next_finished()? else {
-            return Ok(None);
-        };
-        Ok(Some(match finished {
+        loop {
+            if let Some(finished) = self.next_finished()? {
+                return Ok(Some(self.event(finished)));
+            }
+            if self.take_completions()? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The same among the events that were taken from the provider together with earlier ones; it is
+    /// asked for more only where it had as many as it could give at once.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Endpoint::next_event`].
+    pub fn next_taken_event(&mut self) -> Result<Option<Event<'_>>, FabricError> {
+        match self.next_finished()? {
+            Some(finished) => Ok(Some(self.event(finished))),
+            None if self.full_batch => self.next_event(),
+            None => Ok(None),
+        }
+    }
+
+    fn event(&mut self, finished: Finished) -> Event<'_> {
+        match finished {
             Finished::Message { slot, length } => {
                 self.lent_receive = Some(slot);
                 let memory = self.receive_ring.memory();
@@ -403,25 +428,21 @@ impl Endpoint {
             Finished::Sent { token } => Event::Sent { token },
             Finished::Read { token } => Event::Read { token },
             Finished::Failed { token, error } => Event::Failed { token, error },
-        }))
-    }
-
-    fn next_finished(&mut self) -> Result<Option<Finished>, FabricError> {
-        loop {
-            self.post_receives()?;
-            if self.completed.is_empty() && !self.take_completions()? {
-                return Ok(None);
-            }
-            while let Some(completion) = self.completed.pop_front() {
-                if let Some(finished) = self.finish(&completion) {
-                    return Ok(Some(finished));
-                }
-            }
         }
     }
 
-    /// Takes completions from the provider, which also lets it make progress.
-    fn take_completions(&mut self) -> Result<bool, FabricError> {
+    fn next_finished(&mut self) -> Result<Option<Finished>, FabricError> {
+        self.post_receives()?;
+        while let Some(completion) = self.completed.pop_front() {
+            if let Some(finished) = self.finish(&completion) {
+                return Ok(Some(finished));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes completions from the provider, which also lets it make progress; says how many.
+    fn take_completions(&mut self) -> Result<usize, FabricError> {
         let mut batch = [raw::Completion::EMPTY; COMPLETIONS];
         // SAFETY: the endpoint is open, and `batch` has room for the count given.
         let count =
@@ -429,7 +450,8 @@ impl Endpoint {
         let count =
             usize::try_from(count).map_err(|_| FabricError::new("fi_cq_read", count as i64))?;
         self.completed.extend(&batch[..count]);
-        Ok(count > 0)
+        self.full_batch = count == COMPLETIONS;
+        Ok(count)
     }
 
     /// What a completion means to the caller; `None` for what is no business of his.
@@ -533,7 +555,7 @@ impl Endpoint {
         self.shut_down = true;
         let end = Instant::now() + grace;
         loop {
-            while self.take_completions().unwrap_or(false) {}
+            while self.take_completions().unwrap_or(0) > 0 {}
             while let Some(completion) = self.completed.pop_front() {
                 self.finish(&completion);
             }
@@ -557,7 +579,7 @@ impl Endpoint {
             // SAFETY: the context is that of a receive under way.
             unsafe { raw::lfs_cancel(self.handle.raw(), context) };
         }
-        while self.take_completions().unwrap_or(false) {}
+        while self.take_completions().unwrap_or(0) > 0 {}
         self.handle.close();
         Closed::Orderly
     }

@@ -254,6 +254,10 @@ impl Transport for InProcessTransport {
         Ok(())
     }
 
+    fn post(&mut self, now: Instant) {
+        self.deliver(now);
+    }
+
     fn poll(&mut self, now: Instant, events: &mut Vec<Event>) {
         while self.ear.read(&mut [0; 256]).is_ok_and(|rung| rung > 0) {}
         self.deliver(now);

@@ -190,6 +190,10 @@ pub(crate) trait Transport {
     /// See [`PostError`]; no event follows.
     fn fetch(&mut self, from: Rank, fetch: Fetch) -> Result<(), PostError>;
 
+    /// Sends what was queued since the last call of this or of [`Transport::poll`], as far as it goes
+    /// without waiting.
+    fn post(&mut self, now: Instant);
+
     /// Does what can be done without waiting, and appends what happened.
     fn poll(&mut self, now: Instant, events: &mut Vec<Event>);
 

@@ -5,10 +5,10 @@ use super::copy::{Aside, Looked, Why, look};
 use super::pool::Pool;
 use super::snapshot::{Batches, Listed, NoListing, list};
 use super::{Counters, OriginPath, Said, attributes_of, entry, lease};
+use crate::waker::Waker;
 use copper_core::path::split_last;
 use copper_core::tree::{Object, RequestId};
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::CWD;
 use rustix::fs::inotify::{self, WatchFlags};
 use std::ffi::OsStr;
@@ -58,7 +58,7 @@ pub(crate) struct Origin {
     changes: Pool,
     results: Sender<Landing>,
     landed: Receiver<Landing>,
-    waker: Arc<OwnedFd>,
+    waker: Arc<Waker>,
 }
 
 const CHANGE_THREADS: usize = 2;
@@ -73,7 +73,7 @@ impl Origin {
             changes: Pool::new("changes", CHANGE_THREADS),
             results,
             landed,
-            waker: Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
+            waker: Arc::new(Waker::new()?),
         })
     }
 
@@ -84,8 +84,7 @@ impl Origin {
 
     /// What has landed since the last call.
     pub(crate) fn landings(&self) -> Vec<Landing> {
-        let mut counter = [0; 8];
-        let _ = rustix::io::read(&*self.waker, &mut counter);
+        self.waker.settle();
         self.landed.try_iter().collect()
     }
 
@@ -93,7 +92,7 @@ impl Origin {
         let (results, waker) = (self.results.clone(), self.waker.clone());
         move |landing| {
             if results.send(landing).is_ok() {
-                let _ = rustix::io::write(&*waker, &1u64.to_ne_bytes());
+                waker.wake();
             }
         }
     }

@@ -19,16 +19,16 @@ use crate::meeting::{
     Config as MeetingConfig, Event as MeetingEvent, Introduction, JobKey, Meeting, Patience,
 };
 use crate::status::PeersStatus;
+use crate::waker::Waker;
 use anyhow::{Context, Result};
 use copper_core::tree::Topology;
 use crossbeam::channel::{Receiver, unbounded};
 use ending::{CONTROL, Ending};
 use rpc::Rpc;
-use rustix::event::{EventfdFlags, eventfd};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -68,7 +68,7 @@ pub(crate) struct Peers {
     transport: Box<dyn Transport>,
     meeting: Meeting,
     met: Receiver<MeetingEvent>,
-    waker: Arc<OwnedFd>,
+    waker: Arc<Waker>,
     /// The session with each peer that is met, by the meeting's number.
     sessions: HashMap<Rank, u64>,
     sought: HashSet<Rank>,
@@ -107,7 +107,7 @@ impl Peers {
             Transfer::Rma => Box::new(transport),
             Transfer::Rpc => Box::new(Rpc::over(transport)),
         };
-        let waker = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let waker = Arc::new(Waker::new()?);
         let everywhere = match own {
             Some(IpAddr::V6(_)) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
             _ => IpAddr::from(Ipv4Addr::UNSPECIFIED),
@@ -124,9 +124,7 @@ impl Peers {
         };
         let (sender, met) = unbounded();
         let ring = waker.clone();
-        let wake = move || {
-            let _ = rustix::io::write(&*ring, &1u64.to_ne_bytes());
-        };
+        let wake = move || ring.wake();
         let meeting = Meeting::start(config, sender, wake).map_err(|error| {
             if error.kind() == std::io::ErrorKind::AddrInUse {
                 anyhow::anyhow!(
@@ -287,11 +285,15 @@ impl Peers {
         self.transport.fetch(from, fetch)
     }
 
+    /// Sends what was queued, as far as it goes.
+    pub(crate) fn post(&mut self) {
+        self.transport.post(Instant::now());
+    }
+
     /// Does what can be done without waiting, and says what happened.
     pub(crate) fn poll(&mut self) -> Vec<Happened> {
         let mut happened = Vec::new();
-        let mut counter = [0; 8];
-        let _ = rustix::io::read(&*self.waker, &mut counter);
+        self.waker.settle();
         while let Ok(event) = self.met.try_recv() {
             self.heed_meeting(event, &mut happened);
         }

@@ -239,6 +239,10 @@ impl<T: Transport> Transport for Rpc<T> {
         Ok(())
     }
 
+    fn post(&mut self, now: Instant) {
+        self.below.post(now);
+    }
+
     fn poll(&mut self, now: Instant, events: &mut Vec<Event>) {
         let mut below = Vec::new();
         self.below.poll(now, &mut below);

@@ -15,6 +15,8 @@ pub(super) struct Client {
     pub(super) asked_at: Option<Instant>,
     /// When something must be done about the client.
     pub(super) deadline: Option<Instant>,
+    /// The event loop is told of what becomes of the socket.
+    pub(super) is_watched: bool,
 }
 
 enum State {
@@ -30,6 +32,9 @@ enum State {
     /// The answer is going out.
     Answering { bytes: Vec<u8>, sent: usize },
 }
+
+/// Most questions are no longer, and are received at once.
+const USUAL_LENGTH: usize = 512;
 
 /// What became of a client.
 pub(super) enum Progress {
@@ -50,14 +55,13 @@ enum Received {
 }
 
 impl Client {
-    /// A client, if it belongs to user `uid` (or to root).
+    /// A client with a socket that does not block, if it belongs to user `uid` (or to root).
     pub(super) fn new(socket: UnixStream, uid: u32) -> Option<Client> {
         let peer = socket_peercred(&socket).ok()?.uid.as_raw();
         if peer != uid && peer != 0 {
             tracing::warn!(peer, "a client of another user was refused");
             return None;
         }
-        socket.set_nonblocking(true).ok()?;
         Some(Client {
             socket,
             state: State::Asking {
@@ -66,6 +70,7 @@ impl Client {
             },
             asked_at: None,
             deadline: None,
+            is_watched: false,
         })
     }
 
@@ -87,7 +92,7 @@ impl Client {
             return Progress::Gone;
         };
         if header.is_none() {
-            match fill(&self.socket, received, REQUEST_LENGTH) {
+            match fill(&self.socket, received, REQUEST_LENGTH, USUAL_LENGTH) {
                 Received::NotYet => return Progress::Waiting,
                 Received::End => return Progress::Gone,
                 Received::All => {}
@@ -102,7 +107,7 @@ impl Client {
         };
         let first_end = REQUEST_LENGTH + known.path_length as usize;
         let end = first_end + known.second_length as usize;
-        match fill(&self.socket, received, end) {
+        match fill(&self.socket, received, end, end) {
             Received::NotYet => return Progress::Waiting,
             Received::End => return Progress::Gone,
             Received::All => {}
@@ -169,13 +174,13 @@ impl Client {
         matches!(self.state, State::Answering { .. })
     }
 
-    /// Tells the client that its question is being worked on.
-    pub(super) fn sign_of_life(&mut self) {
+    /// Tells the client that its question is being worked on; says whether it is still there.
+    pub(super) fn sign_of_life(&mut self) -> bool {
         let reply = ReplyHeader {
             outcome: Outcome::Working,
             body_length: 0,
         };
-        let _ = (&self.socket).write(&reply.encode());
+        (&self.socket).write(&reply.encode()).is_ok()
     }
 
     /// Sets the answer, which [`Client::advance`] sends.
@@ -190,15 +195,15 @@ impl Client {
     }
 }
 
-/// Receives until there are `length` bytes, and no more.
-fn fill(mut socket: &UnixStream, received: &mut Vec<u8>, length: usize) -> Received {
+/// Receives until there are at least `length` bytes, and no more than `most`.
+fn fill(mut socket: &UnixStream, received: &mut Vec<u8>, length: usize, most: usize) -> Received {
     let mut at = received.len();
-    received.resize(length.max(at), 0);
+    received.resize(most.max(at), 0);
     let outcome = loop {
         if at >= length {
             break Received::All;
         }
-        match socket.read(&mut received[at..length]) {
+        match socket.read(&mut received[at..]) {
             Ok(0) => break Received::End,
             Ok(read) => at += read,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

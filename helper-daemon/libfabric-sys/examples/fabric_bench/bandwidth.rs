@@ -10,7 +10,7 @@ use libfabric_sys::{
 };
 
 use crate::common::{Client, PATIENCE, config, tmpfs_file};
-use crate::{Figure, server};
+use crate::{Figure, OtherProcess, server};
 
 /// Bytes of reads under way at once, at most.
 const IN_FLIGHT: usize = 8 << 20;
@@ -273,8 +273,14 @@ impl Reads<'_> {
 }
 
 /// Bandwidth of reads of `bytes` from the other process.
-pub(crate) fn measure(provider: &str, repeats: usize, bytes: usize, note: &mut impl FnMut(Figure)) {
-    let server = server(provider, 4 << 10, false);
+pub(crate) fn measure(
+    provider: &str,
+    repeats: usize,
+    bytes: usize,
+    other: &OtherProcess,
+    note: &mut impl FnMut(Figure),
+) {
+    let server = server(provider, 4 << 10, false, other);
     let mut client = Client::with(&EndpointConfig {
         reads: WINDOW,
         ..config(provider)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use libfabric_sys::{Access, Endpoint, EndpointConfig, Event, Memory, PostError, Region};
 
 use crate::common::{Client, PATIENCE, PING, config};
-use crate::{Figure, server};
+use crate::{Figure, OtherProcess, server};
 
 const SIZES: [usize; 6] = [64, 1 << 10, 4 << 10, 64 << 10, 1 << 20, 4 << 20];
 const LARGEST: usize = 4 << 20;
@@ -13,10 +13,15 @@ const LARGEST: usize = 4 << 20;
 const BYTES: usize = 64 << 20;
 
 /// Half round trips, both sides sleeping, and both spinning where each has a core to spin on.
-pub(crate) fn measure(provider: &str, repeats: usize, note: &mut impl FnMut(Figure)) {
+pub(crate) fn measure(
+    provider: &str,
+    repeats: usize,
+    other: &OtherProcess,
+    note: &mut impl FnMut(Figure),
+) {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     for spin in [false, true].into_iter().filter(|&spin| !spin || cores > 1) {
-        let server = server(provider, LARGEST, spin);
+        let server = server(provider, LARGEST, spin, other);
         let mut client = Client::with(&EndpointConfig {
             message_size: LARGEST,
             receives: 8,

@@ -6,6 +6,7 @@ mod bandwidth;
 mod common;
 mod latency;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -13,7 +14,7 @@ use clap::{Parser, Subcommand};
 use libfabric_sys::Library;
 use serde::Serialize;
 
-use common::{MESSAGE_SIZE_VARIABLE, SPIN_VARIABLE, Server};
+use common::{ADDRESS_VARIABLE, MESSAGE_SIZE_VARIABLE, SPIN_VARIABLE, Server};
 
 #[derive(Parser)]
 #[command(about = "Measure libfabric providers between two processes of this machine")]
@@ -40,7 +41,40 @@ enum Action {
         /// Write the figures to this file as JSON, too.
         #[arg(long)]
         json: Option<PathBuf>,
+        #[command(flatten)]
+        peer: OtherProcess,
     },
+}
+
+/// Where the other process is; on this node's loopback unless said otherwise.
+#[derive(clap::Args)]
+struct OtherProcess {
+    /// What to put before the other process's command, such as `ip netns exec NAME`.
+    #[arg(long, requires = "peer_address", default_value = "")]
+    peer_through: String,
+    /// Address of the other process, on its node. FABRIC_TEST_ADDRESS is that of this one.
+    #[arg(long)]
+    peer_address: Option<IpAddr>,
+}
+
+impl OtherProcess {
+    /// This program, run where the other process is to be.
+    fn command(&self) -> Command {
+        let program = std::env::current_exe().expect("this program");
+        let mut words = self.peer_through.split_whitespace();
+        let mut command = match words.next() {
+            None => Command::new(program),
+            Some(first) => {
+                let mut command = Command::new(first);
+                command.args(words).arg(program);
+                command
+            }
+        };
+        if let Some(address) = self.peer_address {
+            command.env(ADDRESS_VARIABLE, address.to_string());
+        }
+        command
+    }
 }
 
 /// One figure.
@@ -106,8 +140,8 @@ struct ProviderReport {
 }
 
 /// A server of this program. `message_size` in bytes; a spinning one never sleeps.
-fn server(provider: &str, message_size: usize, spin: bool) -> Server {
-    let mut command = Command::new(std::env::current_exe().expect("this program"));
+fn server(provider: &str, message_size: usize, spin: bool, peer: &OtherProcess) -> Server {
+    let mut command = peer.command();
     command
         .arg("serve")
         .env(MESSAGE_SIZE_VARIABLE, message_size.to_string());
@@ -117,15 +151,20 @@ fn server(provider: &str, message_size: usize, spin: bool) -> Server {
     Server::start(command, provider)
 }
 
-fn measure_provider(provider: &str, repeats: usize, bytes: usize) -> ProviderReport {
+fn measure_provider(
+    provider: &str,
+    repeats: usize,
+    bytes: usize,
+    peer: &OtherProcess,
+) -> ProviderReport {
     println!("{provider}");
     let mut figures = Vec::new();
     let mut note = |figure: Figure| {
         figure.print();
         figures.push(figure);
     };
-    latency::measure(provider, repeats, &mut note);
-    bandwidth::measure(provider, repeats, bytes, &mut note);
+    latency::measure(provider, repeats, peer, &mut note);
+    bandwidth::measure(provider, repeats, bytes, peer, &mut note);
     ProviderReport {
         provider: provider.to_owned(),
         figures,
@@ -139,6 +178,7 @@ fn main() {
         repeats,
         mebibytes,
         json,
+        peer,
     } = command
     else {
         return common::serve();
@@ -159,7 +199,7 @@ fn main() {
     let memory = bandwidth::measure_memory(repeats, bytes);
     let providers = providers
         .iter()
-        .map(|provider| measure_provider(provider, repeats, bytes))
+        .map(|provider| measure_provider(provider, repeats, bytes, &peer))
         .collect();
     let report = Report {
         libfabric: library.version(),

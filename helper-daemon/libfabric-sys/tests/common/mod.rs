@@ -20,6 +20,8 @@ pub(crate) const PROVIDER_VARIABLE: &str = "FABRIC_TEST_PROVIDER";
 pub(crate) const MESSAGE_SIZE_VARIABLE: &str = "FABRIC_TEST_MESSAGE_SIZE";
 /// Environment variable that has the peer's process spin rather than sleep.
 pub(crate) const SPIN_VARIABLE: &str = "FABRIC_TEST_SPIN";
+/// Environment variable that tells a process which address of its own to use instead of the loopback's.
+pub(crate) const ADDRESS_VARIABLE: &str = "FABRIC_TEST_ADDRESS";
 /// First byte of a message that is answered by one of the same length, without a copy.
 pub(crate) const PING: u8 = b'P';
 /// Longest wait for anything that should happen.
@@ -56,10 +58,16 @@ pub(crate) fn providers() -> Vec<String> {
     names
 }
 
+/// The address that this process is to use.
+fn own_address() -> IpAddr {
+    std::env::var(ADDRESS_VARIABLE)
+        .map_or(loopback(), |address| address.parse().expect("an address"))
+}
+
 pub(crate) fn config(provider: &str) -> EndpointConfig {
     EndpointConfig {
         provider: Some(provider.to_owned()),
-        address: Some(loopback()),
+        address: Some(own_address()),
         ..EndpointConfig::default()
     }
 }

@@ -24,6 +24,8 @@ impl Engine {
         let Some(peers) = &mut self.peers else {
             return;
         };
+        // Questions first: those who are asked can work on them while this node does the rest.
+        peers.post();
         for happened in peers.poll() {
             match happened {
                 Happened::Message { from, bytes } => self.take_message(from, &bytes),
@@ -42,6 +44,9 @@ impl Engine {
                 }
             }
             self.pump();
+        }
+        if let Some(peers) = &mut self.peers {
+            peers.post();
         }
     }
 

@@ -1,23 +1,18 @@
-//! What the loader lets everybody see of a loaded library: where it lies, and its dynamic section in
-//! memory.
+//! A loaded library's dynamic section: where its tables are.
 
 use core::ffi::{CStr, c_char};
 
-/// The public part of glibc's `struct link_map`.
-#[repr(C)]
-pub(crate) struct LinkMap {
+/// The dynamic section of a library in memory, which stays there as long as this is used.
+#[derive(Clone, Copy)]
+pub(crate) struct DynamicSection {
     /// What is to be added to addresses in the library's file.
     pub(crate) base: usize,
-    /// The name under which the loader has it, NUL-terminated; empty for the program.
-    pub(crate) name: *const c_char,
-    dynamic: *const Dynamic,
-    /// The one that was loaded after it.
-    pub(crate) next: *const LinkMap,
+    entries: *const Entry,
 }
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Dynamic {
+struct Entry {
     tag: i64,
     value: usize,
 }
@@ -29,16 +24,27 @@ const STRINGS_LENGTH: i64 = 10;
 /// More entries than any sound file has.
 const ENTRIES_MAX: usize = 4096;
 
-impl LinkMap {
-    fn entries(&self) -> impl Iterator<Item = Dynamic> + '_ {
-        let readable = if self.dynamic.is_null() {
+impl DynamicSection {
+    /// The section at an address.
+    ///
+    /// # Safety
+    /// It must be that of a library that the loader has put in memory in full, or null.
+    pub(crate) unsafe fn new(base: usize, address: *const u8) -> DynamicSection {
+        DynamicSection {
+            base,
+            entries: address.cast(),
+        }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        let readable = if self.entries.is_null() {
             0
         } else {
             ENTRIES_MAX
         };
         // SAFETY: a dynamic section ends with an entry that says so, and none is read behind it.
         (0..readable)
-            .map(|index| unsafe { *self.dynamic.add(index) })
+            .map(|index| unsafe { *self.entries.add(index) })
             .take_while(|entry| entry.tag != END)
     }
 
