@@ -354,10 +354,12 @@ impl Channel {
         if header.greeting {
             self.settled = 0;
         }
-        if !self.heard {
-            // The peer knows the session now; that we do is for it to hear.
-            (self.heard, self.greet, self.next_greeting) = (true, true, None);
+        if header.greeting || !self.heard {
+            // The peer knows the session; that we do is for it to hear. Not by another greeting, for
+            // which it would send again what it has begun to send.
+            self.owed = true;
         }
+        (self.heard, self.next_greeting) = (true, None);
         let Some(number) = header.number else {
             return Received::Part;
         };
@@ -466,13 +468,38 @@ mod tests {
         let answer = frames(&mut b);
         assert_eq!(receive(&mut a, &answer[0]), Received::Part);
         let sent = frames(&mut a);
-        assert_eq!(sent.len(), 2);
-        assert_eq!(receive(&mut b, &sent[0]), Received::Part);
+        assert_eq!(sent.len(), 1);
         assert_eq!(
-            receive(&mut b, &sent[1]),
+            receive(&mut b, &sent[0]),
             Received::Message(b"early".to_vec())
         );
         assert_eq!((a.next_deadline(), b.next_deadline()), (None, None));
+    }
+
+    #[test]
+    fn a_greeting_is_answered_however_often_it_comes_and_repeats_nothing() {
+        let (mut a, mut b) = strangers();
+        frames(&mut a);
+        // The first answer is lost; b greets again, and hears that it is known.
+        let greeting = frames(&mut b);
+        for _ in 0..2 {
+            assert_eq!(receive(&mut a, &greeting[0]), Received::Part);
+            let answer = frames(&mut a);
+            assert_eq!(answer.len(), 1);
+            if a.last_sent == 0 {
+                a.queue(b"first", later()).unwrap();
+                let first = frames(&mut a);
+                assert_eq!(
+                    receive(&mut b, &first[0]),
+                    Received::Message(b"first".to_vec())
+                );
+                let heard = frames(&mut b);
+                heard.iter().for_each(|frame| {
+                    receive(&mut a, frame);
+                });
+                assert!(frames(&mut a).is_empty(), "nothing is sent twice");
+            }
+        }
     }
 
     #[test]
