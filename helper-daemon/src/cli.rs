@@ -253,6 +253,11 @@ pub(crate) struct ProfileOptions {
     /// Where all nodes write their profiles [default: copper-profile].
     #[arg(long, value_name = "DIR")]
     pub(crate) profile_directory: Option<PathBuf>,
+    /// Objects whose times each node keeps, for reports [default: 16384, with --profile-paths
+    /// 1000000]; with 0 reports have neither paths nor a time line.
+    #[arg(long, value_name = "NUMBER",
+          value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+    pub(crate) journal_limit: Option<u32>,
 }
 
 impl ProfileOptions {
@@ -279,6 +284,7 @@ impl ProfileOptions {
         for (name, number) in [
             ("--profile-top", self.profile_top),
             ("--profile-interval", self.profile_interval),
+            ("--journal-limit", self.journal_limit),
         ] {
             if let Some(number) = number {
                 arguments.extend([name.into(), number.to_string().into()]);
@@ -631,7 +637,7 @@ mod tests {
     fn a_service_survives_the_way_to_the_helper() {
         let line = "copper run --cover /a --cover /b --memory 8G --view /v --largest 10M --cpus \
                     1,0 --nice -5 --idle-limit 60 --cut-off-limit 30 --absence-lifetime 250 --metrics /m -P -N 5 -A -I 10 \
-                    --profile-directory /p -- x --cover y";
+                    --profile-directory /p --journal-limit 7 -- x --cover y";
         let cli = Cli::parse_from(line.split(' '));
         let Command::Run(run) = cli.command else {
             panic!("not a run");

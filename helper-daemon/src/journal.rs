@@ -322,7 +322,8 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// An empty journal of a helper that `started` then, for up to `most` objects.
+    /// An empty journal of a helper that `started` then, for up to `most` objects. For none it keeps
+    /// only what was left to the origin and why, which the helper goes by itself.
     pub(crate) fn new(started: Instant, most: usize) -> Journal {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let since = now.unwrap_or_default().saturating_sub(started.elapsed());
@@ -380,6 +381,9 @@ impl Journal {
 
     /// A question of a program waits for an object.
     pub(crate) fn asked(&mut self, object: &Object) {
+        if self.most == 0 {
+            return;
+        }
         if let Some(record) = self.record(object, Instant::now()) {
             record.asked += 1;
         }
@@ -387,6 +391,9 @@ impl Journal {
 
     /// This helper asks the origin for an object.
     pub(crate) fn asked_origin(&mut self, object: &Object) {
+        if self.most == 0 {
+            return;
+        }
         self.record(object, Instant::now());
         if self.asked_origin.len() >= self.most {
             // What the origin never answered.
@@ -397,6 +404,9 @@ impl Journal {
 
     /// An object is here, or is known to be `absent`.
     pub(crate) fn obtained(&mut self, object: &Object, bytes: u64, absent: bool) {
+        if self.most == 0 {
+            return;
+        }
         let now = Instant::now();
         let from = match self.asked_origin.remove(object) {
             true => Source::Origin,
@@ -460,6 +470,9 @@ impl Journal {
         waited: bool,
         is_passed: bool,
     ) {
+        if self.most == 0 {
+            return;
+        }
         let now = Instant::now();
         let questions = match operation {
             Operation::Resolve => &mut self.questions.resolve,
@@ -671,6 +684,21 @@ mod tests {
         let first = &escaped[0];
         assert_eq!((&*first.path, first.times), (&b"/often"[..], 2));
         assert_eq!(Reason::from_number(first.why), Some(Reason::TooLarge));
+    }
+
+    #[test]
+    fn without_objects_it_is_known_what_was_left_to_the_origin_and_no_more() {
+        let mut journal = Journal::new(Instant::now(), 0);
+        journal.asked(&object("/a"));
+        journal.asked_origin(&object("/a"));
+        journal.obtained(&object("/a"), 5, false);
+        journal.answered(Operation::Resolve, Instant::now(), true, false);
+        journal.passed(b"/b", Reason::TooLarge, 9);
+        let excerpt = journal.excerpt(10);
+        assert_eq!((excerpt.from_origin.objects, excerpt.left_out), (0, 0));
+        assert_eq!(excerpt.questions.resolve.asked, 0);
+        assert_eq!(excerpt.timeline.totals(), [0; 3]);
+        assert_eq!(journal.why_passed(b"/b"), Some(Reason::TooLarge));
     }
 
     #[test]

@@ -42,11 +42,12 @@ class Helper:
 
     count = 0
 
-    def __init__(self, bench, covered):
+    def __init__(self, bench, covered, options=()):
         Helper.count += 1
         self.place = bench.scratch / f"helper-{Helper.count}"
         self.place.mkdir()
         self.copper, self.covered = bench.release / "copper", [str(path) for path in covered]
+        self.options = options
         self.environment = {
             "COPPER_RUNTIME_DIR": str(self.place / "run"),
             "COPPER_VIEW": str(self.place / "view"),
@@ -72,7 +73,7 @@ class Helper:
         # Into a file: the helper may keep what it inherits.
         with open(self.place / "start.log", "w") as log:
             subprocess.run(
-                [self.copper, "start", *(f"--cover={path}" for path in self.covered)],
+                [self.copper, "start", *(f"--cover={path}" for path in self.covered), *self.options],
                 env={**os.environ, **self.environment}, check=True, stdout=log, stderr=log,
             )
         return self

@@ -137,7 +137,11 @@ impl ProfileOptions {
 
     /// How many objects the journal keeps.
     pub(crate) fn kept_objects(&self) -> usize {
-        if self.profile_paths { LONG } else { SHORT }
+        match self.journal_limit {
+            Some(limit) => limit as usize,
+            None if self.profile_paths => LONG,
+            None => SHORT,
+        }
     }
 
     /// How many paths of each kind are listed; none where only sums are wanted.

@@ -125,14 +125,19 @@ fn advise_on_passed(facts: &Facts<'_>, advice: &mut Vec<String>) {
     say(
         Reason::TooLarge,
         &|files, path, bytes| {
-            let files = several(files, "file", "files");
+            let (is, was) = if files == 1 {
+                ("is", "was")
+            } else {
+                ("are", "were")
+            };
             let often = match reads {
-                0 => "are read at the origin by every program".to_owned(),
+                0 => format!("{is} read at the origin by every program"),
                 reads => format!(
-                    "were read at the origin {}",
+                    "{was} read at the origin {}",
                     several(reads, "time", "times")
                 ),
             };
+            let files = several(files, "file", "files");
             format!(
                 "{at_least}{files} over the limit {often}, as `{path}`. Cache them too: `--largest {}M` \
                  or more, and as much `--memory`.",
@@ -345,7 +350,7 @@ mod tests {
             ..Facts::default()
         });
         assert!(
-            advice[0].starts_with("At least 1 file over the limit"),
+            advice[0].starts_with("At least 1 file over the limit is read at the origin"),
             "{advice:?}"
         );
     }

@@ -3,7 +3,7 @@
 
 use super::advice::{self, Facts};
 use super::gather::{Gathered, State};
-use super::plots::{self, Fall, Plot};
+use super::plots::{self, Plot};
 use super::times::{FallRow, StepRow, fall_row, slowest, timeline};
 use super::tree::{self, Drawn};
 use super::uncovered;
@@ -177,14 +177,13 @@ impl Page {
             origin_objects: sums.origin_objects,
             slowest: slow
                 .iter()
-                .filter(|(_, fall)| fall.obtained.from == Source::Origin)
-                .map(|(_, fall)| (fall.obtained.path.as_str(), fall.obtained.took_ms))
+                .filter(|fall| fall.obtained.from == Source::Origin)
+                .map(|fall| (fall.obtained.path.as_str(), fall.obtained.took_ms))
                 .max_by(|one, other| one.1.total_cmp(&other.1)),
             objects_left_out: sums.objects_left_out,
         });
         let (timeline, timeline_note, steps) = timeline(gathered, &sums)?;
         let (waits, waits_note) = waits(sums.calls.as_ref())?;
-        let falls: Vec<Fall> = slow.iter().map(|(_, fall)| fall.clone()).collect();
         Ok(Page {
             title: title(gathered),
             scope: scope(gathered),
@@ -202,9 +201,9 @@ impl Page {
             timeline,
             timeline_note,
             steps,
-            waterfall: match falls.is_empty() {
+            waterfall: match slow.is_empty() {
                 true => None,
-                false => Some(plots::waterfall(&falls)?),
+                false => Some(plots::waterfall(&slow)?),
             },
             falls: slow.iter().map(fall_row).collect(),
             families: sums.calls.as_ref().map(family_rows).unwrap_or_default(),
@@ -285,6 +284,9 @@ impl Sums {
             }
         }
         sums.uncovered = uncovered::group(&sums.paths.uncovered);
+        // What was noted once or twice says little.
+        let least = 3 * sums.paths.noted_one_in;
+        sums.uncovered.retain(|one| one.calls() >= least);
         sums.passed = passed.into_values().collect();
         sums.passed.sort_by(|one, other| {
             let more = other.times.cmp(&one.times);

@@ -194,6 +194,8 @@ pub(super) fn timeline(
 #[derive(Clone, Debug)]
 pub(super) struct Fall {
     pub(super) obtained: Obtained,
+    /// The node where it took so long.
+    pub(super) host: String,
     /// When it was asked for, in milliseconds since the first helper's start.
     pub(super) at_ms: f64,
 }
@@ -208,6 +210,7 @@ pub(super) fn waterfall(falls: &[Fall]) -> Result<Plot> {
         .map(|fall| fall.at_ms + fall.obtained.took_ms)
         .fold(first, f64::max);
     let span = (last - first).max(1.0);
+    let several = falls.windows(2).any(|pair| pair[0].host != pair[1].host);
     let height = |_| (falls.len() as i32 * ROW + FOOT) as u32;
     plot(
         "The slowest objects, each from the question to its arrival; the table below has the numbers",
@@ -248,6 +251,11 @@ pub(super) fn waterfall(falls: &[Fall]) -> Result<Plot> {
                 let corners = [(left, top + 4), (right, top + ROW - 4)];
                 area.draw(&Rectangle::new(corners, colour.filled()))?;
                 let took = ms(fall.obtained.took_ms);
+                // A telephone has no room for it; the table has it too.
+                let took = match several && width == Width::Wide {
+                    true => format!("{took}, {}", fall.host),
+                    false => took,
+                };
                 let letters = took.chars().count() as i32 * size * 6 / 10 + 8;
                 // Behind the bar, or before it where there is no room.
                 let (x, anchor) = if right + letters < width.pixels() as i32 {

@@ -120,14 +120,18 @@ fn table_of_steps(begin: f64, step: f64, bars: &[Bar]) -> Vec<StepRow> {
 
 /// The slowest objects of all nodes, each path once, in the order in which they were asked for,
 /// with the node where they took longest.
-pub(super) fn slowest(gathered: &Gathered, sums: &Sums) -> Vec<(String, Fall)> {
-    let mut by_path: HashMap<(String, What), (String, Fall)> = HashMap::new();
+pub(super) fn slowest(gathered: &Gathered, sums: &Sums) -> Vec<Fall> {
+    let mut by_path: HashMap<(String, What), Fall> = HashMap::new();
     let mut note = |host: &str, obtained: &Obtained, at_ms: f64| {
         let key = (obtained.path.clone(), obtained.what);
         let known = by_path.get(&key);
-        if known.is_none_or(|(_, known)| known.obtained.took_ms < obtained.took_ms) {
-            let obtained = obtained.clone();
-            by_path.insert(key, (host.to_owned(), Fall { obtained, at_ms }));
+        if known.is_none_or(|known| known.obtained.took_ms < obtained.took_ms) {
+            let fall = Fall {
+                obtained: obtained.clone(),
+                host: host.to_owned(),
+                at_ms,
+            };
+            by_path.insert(key, fall);
         }
     };
     for node in &gathered.nodes {
@@ -161,17 +165,17 @@ pub(super) fn slowest(gathered: &Gathered, sums: &Sums) -> Vec<(String, Fall)> {
         }
     }
     let mut all: Vec<_> = by_path.into_values().collect();
-    all.sort_by(|(_, one), (_, other)| {
+    all.sort_by(|one, other| {
         let slower = other.obtained.took_ms.total_cmp(&one.obtained.took_ms);
         slower.then_with(|| one.obtained.path.cmp(&other.obtained.path))
     });
     all.truncate(FALLS);
-    all.sort_by(|one, other| one.1.at_ms.total_cmp(&other.1.at_ms));
+    all.sort_by(|one, other| one.at_ms.total_cmp(&other.at_ms));
     all
 }
 
 /// A row of the table.
-pub(super) fn fall_row((host, fall): &(String, Fall)) -> FallRow {
+pub(super) fn fall_row(fall: &Fall) -> FallRow {
     let Obtained {
         path,
         what,
@@ -183,7 +187,7 @@ pub(super) fn fall_row((host, fall): &(String, Fall)) -> FallRow {
     FallRow {
         path: path.clone(),
         what: what.to_string(),
-        host: host.clone(),
+        host: fall.host.clone(),
         at: ms(fall.at_ms),
         took: ms(*took_ms),
         size: show(*bytes),

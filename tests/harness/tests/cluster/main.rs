@@ -11,6 +11,7 @@ mod guessing;
 mod jobs;
 mod metrics;
 mod nodes;
+mod options;
 mod origin_faults;
 mod paths;
 mod reports;

@@ -120,6 +120,10 @@ fn the_whole_job_is_the_sum_of_its_nodes() {
         "/served/bytes_from_tree",
         "/served/bytes_from_origin",
         "/served/evictions",
+        "/served/coalesced",
+        "/served/retries",
+        "/served/reparentings",
+        "/served/errors",
     ] {
         assert_eq!(number(&all, place), sum(place), "{place}: {all}");
     }
