@@ -10,7 +10,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Names that Open MPI's launcher goes by; others' go by some of them, too.
-const OPEN_MPI_NAMES: [&str; 3] = ["mpirun", "mpiexec", "orterun"];
+const OPEN_MPI_NAMES: [&str; 4] = ["mpirun", "mpiexec", "orterun", "prterun"];
+/// What it calls itself: under the first of its names, and under the others of versions 4 and 5.
+const OPEN_MPI_WORDS: [&str; 3] = ["(Open MPI)", "(OpenRTE)", "(PRRTE)"];
 
 /// What `copper env --format` prints, with a line's end.
 pub(crate) fn text(format: Format, variables: &[(&str, OsString)]) -> Result<Vec<u8>> {
@@ -105,7 +107,12 @@ fn is_open_mpi(program: &OsStr) -> bool {
         .stdin(Stdio::null())
         .stderr(Stdio::null());
     let said = version.output().map(|output| output.stdout);
-    said.is_ok_and(|said| String::from_utf8_lossy(&said).contains("Open MPI"))
+    said.is_ok_and(|said| is_of_open_mpi(&String::from_utf8_lossy(&said)))
+}
+
+/// Whether one of its launchers says this of its version.
+fn is_of_open_mpi(said: &str) -> bool {
+    OPEN_MPI_WORDS.iter().any(|word| said.contains(word))
 }
 
 #[cfg(test)]
@@ -172,6 +179,25 @@ mod tests {
     #[test]
     fn quoted_values_survive_a_shell() {
         assert_eq!(quote(OsStr::new("a'b c")), r"'a'\''b c'");
+    }
+
+    #[test]
+    fn open_mpi_is_known_by_all_that_it_calls_itself() {
+        for says in [
+            "mpirun (Open MPI) 4.1.4\n",
+            "mpiexec (OpenRTE) 4.1.4\n",
+            "mpirun.openmpi (OpenRTE) 4.1.4\n",
+            "prterun (PRRTE) 3.0.2\n",
+        ] {
+            assert!(is_of_open_mpi(says), "{says}");
+        }
+        for says in [
+            "HYDRA build details:\n    Version: 4.0.2\n",
+            "PALS 1.2\n",
+            "",
+        ] {
+            assert!(!is_of_open_mpi(says), "{says}");
+        }
     }
 
     #[test]
