@@ -46,7 +46,7 @@ PYTHON
 on() {
   local host=$1
   shift
-  "${cluster[@]}" exec "$host" -- env -C "$place/project" -u COPPER_RUNTIME_DIR -u COPPER_VIEW \
+  "${cluster[@]}" exec "$host" -- env -C /tmp -u COPPER_RUNTIME_DIR -u COPPER_VIEW \
     COPPER_JOB=pictures "$@"
 }
 on pictures1 "$target/release/copper" start --launcher local --hosts pictures1,pictures2,pictures3,pictures4 \
