@@ -17,7 +17,8 @@ if [ "${1:-}" != --demo ]; then
     mpirun.mpich:mpich mpirun.openmpi:openmpi-bin srun:slurm-client slurmd:slurmd
     slurmctld:slurmctld munged:munge
     ssh:openssh-client sshd:openssh-server ssh-keygen:openssh-client
-    gdb:gdb valgrind:valgrind musl-gcc:musl-tools fakeroot:fakeroot chromium:chromium tmux:tmux)
+    gdb:gdb valgrind:valgrind musl-gcc:musl-tools fakeroot:fakeroot
+    debootstrap:debootstrap objdump:binutils chromium:chromium tmux:tmux)
 fi
 missing=()
 for pair in "${needed[@]}"; do

@@ -55,6 +55,11 @@ model() {
     cargo test --release --locked -p copper-core --lib model
 }
 
+# The tarball, checked for what it asks of glibc, and the programs in it on an older system.
+release() {
+  scripts/dist.sh && scripts/dist_trial.sh debian
+}
+
 if [ ${#filters[@]} -gt 0 ]; then
   step "tests on one node: ${filters[*]}" one_node "${filters[@]}"
 elif $quick; then
@@ -68,6 +73,8 @@ else
     cargo test --release --locked --test one_node -- coexistence:: starting::programs
   step "suites of others" scripts/conformance.sh --quick
   step "model of the catalog's publishing" model
+  # It enters a tree of the older system.
+  if [ "$(id -u)" = 0 ]; then step "release" release; fi
   step "fuzzing" scripts/fuzz.sh 15
 fi
 

@@ -42,9 +42,7 @@ fn terminated(room: &[u8], length: usize) -> Option<&CStr> {
     CStr::from_bytes_with_nul(room.get(..=length)?).ok()
 }
 
-/// The inode of the store's file, after asking for the bytes if need be.
-///
-/// A library's closure is asked for each time: the record does not tell whether it is there.
+/// The inode of the store's file, after asking for the bytes, or for a library's closure, if need be.
 #[inline]
 fn stored_inode(found: &Found<'_>, operation: Operation) -> Option<u64> {
     match found.session.catalog.content(&found.record) {
@@ -52,12 +50,18 @@ fn stored_inode(found: &Found<'_>, operation: Operation) -> Option<u64> {
             found.count_passed(Counted::TooLarge);
             None
         }
-        Content::Stored(inode) if operation == Operation::Content => {
+        Content::Stored(inode) if is_enough(found, operation) => {
             found.count_stored(false);
             Some(inode)
         }
         _ => asked_inode(found, operation),
     }
+}
+
+/// Whether a file that is in the store can be had by this operation without asking.
+#[inline]
+fn is_enough(found: &Found<'_>, operation: Operation) -> bool {
+    operation == Operation::Content || found.session.catalog.has_closure(&found.record)
 }
 
 #[cold]

@@ -25,6 +25,8 @@ const _: () = assert!(size_of::<Place>() <= PLACE_LENGTH);
 static PLACE: AtomicPtr<Place> = AtomicPtr::new(core::ptr::null_mut());
 /// The counters, set before the place is.
 static MEMORY: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
+/// The number of a process namespace's first process.
+const FIRST: u32 = 1;
 /// The helper is in another process namespace, where this process has another number.
 static UNKNOWN: AtomicBool = AtomicBool::new(false);
 
@@ -62,7 +64,13 @@ fn own_pid() -> u32 {
         return 0;
     }
     // SAFETY: takes no argument and cannot fail.
-    unsafe { call!(libc::SYS_getpid) as u32 }
+    let pid = unsafe { call!(libc::SYS_getpid) as u32 };
+    if pid == FIRST {
+        // Forked into a process namespace of its own, as are all that it forks.
+        UNKNOWN.store(true, Ordering::Relaxed);
+        return 0;
+    }
+    pid
 }
 
 fn is_gone(pid: u32) -> bool {

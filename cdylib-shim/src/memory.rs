@@ -18,6 +18,7 @@ use copper_core::request::{
 };
 use copper_core::user_ids::{IdMap, MAP_LENGTH};
 use core::cell::UnsafeCell;
+use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 /// The catalog's segments, mapped as they come into use.
@@ -87,8 +88,6 @@ pub(crate) struct Common {
     pub(crate) alarm: *const AtomicU64,
     /// The counters, if the helper has any of this layout's length.
     pub(crate) counters: Option<*mut u8>,
-    /// The helper was found by its process id, so it may know this process by its own.
-    pub(crate) by_process_id: bool,
 }
 
 /// Maps the catalog's first segment, and the common memory. Called once, by the thread that makes the
@@ -100,26 +99,34 @@ pub(crate) fn map(directory: &[u8], uid: u32) -> Option<Common> {
     if let Some(common) = map_by_path(directory, &target, uid)
         && Reader::new(Segmented(&MAPPED)).word(header::USER_NAMESPACE) == namespace
     {
-        return Some(Common {
-            by_process_id: true,
-            ..common
-        });
+        return Some(common);
     }
     map_by_socket(directory, uid, namespace)
 }
 
-/// Number of this process's user namespace; 0 where the kernel has none. `None` where there is no
+/// Whether the helper knows this process by the same number as it does itself.
+pub(crate) fn shares_processes() -> bool {
+    let theirs = Reader::new(Segmented(&MAPPED)).word(header::PROCESS_NAMESPACE);
+    namespace(c"/proc/self/ns/pid", b"pid:[") == Some(theirs)
+}
+
+/// Number of this process's user namespace.
+fn user_namespace() -> Option<u64> {
+    namespace(c"/proc/self/ns/user", b"user:[")
+}
+
+/// Number of a namespace of this process; 0 where the kernel has none. `None` where there is no
 /// `/proc`, without which descriptors cannot be looked at.
 ///
 /// The link's text (`user:[4026531837]`) is cheaper than the inode that it leads to, which the kernel
 /// has to make.
-fn user_namespace() -> Option<u64> {
+fn namespace(link: &CStr, start: &[u8]) -> Option<u64> {
     let mut text = [0; 64];
-    let Some(text) = read_link(c"/proc/self/ns/user".to_bytes_with_nul(), &mut text) else {
+    let Some(text) = read_link(link.to_bytes_with_nul(), &mut text) else {
         let there = sys::stat_at(libc::AT_FDCWD, c"/proc/self".as_ptr(), 0).is_ok();
         return there.then_some(0);
     };
-    let digits = text.strip_prefix(b"user:[")?.strip_suffix(b"]")?;
+    let digits = text.strip_prefix(start)?.strip_suffix(b"]")?;
     digits.iter().try_fold(0u64, |number, digit| {
         let digit = digit.checked_sub(b'0').filter(|&digit| digit < 10)?;
         number.checked_mul(10)?.checked_add(u64::from(digit))
@@ -212,7 +219,6 @@ fn map_common((opened, status): &Opened) -> Option<Common> {
     Some(Common {
         alarm: base.cast_const().cast(),
         counters: counted.then(|| base.wrapping_add(Alarm::LENGTH)),
-        by_process_id: false,
     })
 }
 

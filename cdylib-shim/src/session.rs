@@ -175,7 +175,7 @@ impl Session {
         session.take_environment();
         session.set_sieves();
         if let Some(base) = common.counters {
-            counters::attach(base, common.by_process_id);
+            counters::attach(base, memory::shares_processes());
         }
         Some(session)
     }

@@ -119,9 +119,9 @@ impl Reporter {
     }
 }
 
-/// Inode of this process's user namespace; 0 where the kernel has none.
-fn user_namespace() -> u64 {
-    fs::metadata("/proc/self/ns/user").map_or(0, |namespace| namespace.ino())
+/// Inode of this process's namespace of a kind; 0 where the kernel has none.
+fn namespace(kind: &str) -> u64 {
+    fs::metadata(format!("/proc/self/ns/{kind}")).map_or(0, |namespace| namespace.ino())
 }
 
 /// Runs the helper; tells the starter how that went.
@@ -231,7 +231,8 @@ impl Started {
             let identity = Identity {
                 pid: std::process::id(),
                 uid: own_uid(),
-                user_namespace: user_namespace(),
+                user_namespace: namespace("user"),
+                process_namespace: namespace("pid"),
                 store_device: store.device(),
                 mirror: store.mirror(),
                 view: &policy.view,

@@ -18,8 +18,8 @@ from types import SimpleNamespace
 
 from single_node import Helper, machine, tell
 
-VARIANTS = ["native warm", "copper warm", "copper cold", "view warm"]
-SLOW = ["native", "copper cold", "copper warm"]
+VARIANTS = ["native warm", "copper warm", "copper warm, audit library", "copper cold", "view warm"]
+SLOW = ["native", "copper cold", "copper warm", "copper warm, audit library"]
 
 
 class Bench:
@@ -60,10 +60,12 @@ class Bench:
             self.run("warming", self.storm, warm.shimmed)
             view = Path(f"{warm.environment['COPPER_VIEW']}{self.storm}")
             self.run("warming", view, warm.shimmed)
+            self.run("warming", self.storm, warm.audited)
             for number in range(self.arguments.rounds):
                 print(f"round {number + 1} of {self.arguments.rounds}", file=sys.stderr)
                 self.run("native warm", self.storm)
                 self.run("copper warm", self.storm, warm.shimmed)
+                self.run("copper warm, audit library", self.storm, warm.audited)
                 self.run("view warm", view, warm.shimmed)
                 with Helper(self.own, [self.storm]) as cold:
                     self.run("copper cold", self.storm, cold.shimmed)
@@ -85,6 +87,7 @@ class Bench:
                 with Helper(self.own, [mount]) as helper:
                     self.run("slow: copper cold", mount, helper.shimmed)
                     self.run("slow: copper warm", mount, helper.shimmed)
+                    self.run("slow: copper warm, audit library", mount, helper.audited)
         finally:
             origin.stdin.close()
             origin.wait()

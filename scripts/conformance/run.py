@@ -160,10 +160,10 @@ def document(all_results, path):
         who = "root" if user == "root" else f"the user {user}"
         for title, results, missing in suites:
             lines += [f"## {title}, as {who}", "", HEAD]
-            total = [0, 0, 0, 0]
+            total = [None] * 4
             for unit, result in results.items():
                 numbers = row(result)
-                total = [sum(pair) for pair in zip(total, (number or 0 for number in numbers))]
+                total = [one if number is None else (one or 0) + number for one, number in zip(total, numbers)]
                 lines.append(f"| {unit} | {cells(numbers)} |")
             lines += [f"| **all** | {cells(total)} |", ""]
             lines += remarks(results)

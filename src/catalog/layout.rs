@@ -1,4 +1,4 @@
-//! The catalog's memory, byte by byte, version 3.
+//! The catalog's memory, byte by byte, version 4.
 //!
 //! The catalog is one sealed memory file (`memfd`), sparse, that only the helper can write. It is
 //! divided into segments of doubling length, so that a process maps what is in use and no more:
@@ -24,6 +24,8 @@
 //! | 80 | uid of the helper |
 //! | 88 | *atomic* bytes in use |
 //! | 96 | inode of the helper's user namespace, 0 where the kernel has none |
+//! | 104 | inode of the helper's process namespace, 0 where the kernel has none |
+//! | 112 | *atomic* losses: grows before something that was known, or stored, is so no more |
 //!
 //! **Strings**: u32 length of all that follows the count, u32 count, then for each a u16 length
 //! and the bytes. The first is the root of the store's mirror, the second the view, the third the
@@ -36,13 +38,15 @@
 //! old one stays readable.
 //!
 //! **Record** of a path ([`record`] has the offsets): *atomic* state ([`LIVE`], [`RETIRED`]),
-//! u64 hash of the path, *atomic* content, *atomic* listing, u32 length of the record,
+//! u64 hash of the path, *atomic* content, *atomic* listing, *atomic* closure, u32 length of the record,
 //! u16 length of the path, u16 length of the link target, u8 kind, u8 reserved, u16 errno,
 //! u32 reserved, the [`Attributes`](crate::attributes::Attributes), the path, a NUL, the link
 //! target, a NUL, padding to 8. *Content* is 0 where the bytes are not in the store,
 //! [`CONTENT_PASS`] where they will not be, else the inode of the store's file. *Listing* is 0
-//! where a directory's listing is not known whole, or not any more, else its offset. An absence that
-//! was retired may become live again.
+//! where a directory's listing is not known whole, or not any more, else its offset. *Closure* is one
+//! more than the losses were when all that the loader will search on behalf of this file was in the
+//! store, 0 where it never was; it holds as long as there are no further losses. An absence that was
+//! retired may become live again.
 //!
 //! **Listing**: u32 length of the entries, u32 count; then each entry: u64 inode, u8 type, u8 length
 //! of the name, the name, a NUL, padding to 8; in the origin's order, `.` and `..` included.
@@ -53,7 +57,7 @@
 /// First word: "COPPERC" and a format letter.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"COPPERCa");
 /// Version of this layout; a reader of another version passes everything through.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 
 /// Offsets of the header's words.
 pub mod header {
@@ -83,6 +87,10 @@ pub mod header {
     pub const IN_USE: u64 = 88;
     /// See the module's table.
     pub const USER_NAMESPACE: u64 = 96;
+    /// See the module's table.
+    pub const PROCESS_NAMESPACE: u64 = 104;
+    /// See the module's table.
+    pub const LOSSES: u64 = 112;
     /// Where records begin.
     pub const LENGTH: u64 = 4096;
 }
@@ -102,10 +110,12 @@ pub mod record {
     pub const CONTENT: u64 = 16;
     /// Atomic listing word.
     pub const LISTING: u64 = 24;
+    /// Atomic closure word.
+    pub const CLOSURE: u64 = 32;
     /// The rest of the fixed part, as [`super::RecordHead`].
-    pub const HEAD: u64 = 32;
+    pub const HEAD: u64 = 40;
     /// Where the attributes lie.
-    pub const ATTRIBUTES: u64 = 48;
+    pub const ATTRIBUTES: u64 = 56;
     /// Where the path begins.
     pub const PATH: u64 = ATTRIBUTES + crate::attributes::ATTRIBUTES_LENGTH as u64;
 }

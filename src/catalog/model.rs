@@ -132,6 +132,7 @@ fn begin() -> (Writer<Shared>, Reader<Shared>) {
         pid: 1,
         uid: 1,
         user_namespace: 0,
+        process_namespace: 0,
         store_device: 1,
         mirror: b"/m",
         view: b"/v",

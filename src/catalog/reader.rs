@@ -233,6 +233,13 @@ impl<M: Memory> Reader<M> {
         }
     }
 
+    /// Whether all that the loader will search on behalf of a record's file is in the store, next to
+    /// the file itself.
+    pub fn has_closure(&self, found: &Record<'_>) -> bool {
+        let closure = self.memory.load(found.offset + record::CLOSURE);
+        closure.is_some_and(|closure| closure == self.word(header::LOSSES).wrapping_add(1))
+    }
+
     /// The listing of a record's directory, where it is known whole.
     pub fn listing(&self, found: &Record<'_>) -> Option<Listing<'_>> {
         let offset = self

@@ -45,6 +45,7 @@ fn identity<'a>(covered: &'a [Vec<u8>]) -> Identity<'a> {
         pid: 7,
         uid: 1000,
         user_namespace: 0,
+        process_namespace: 0,
         store_device: 42,
         mirror: b"/dev/shm/copper-1000/tree",
         view: b"/tmp/me/copper",
@@ -444,6 +445,66 @@ fn the_index_grows_over_many_segments_and_a_full_catalog_stays_valid() {
         let path = format!("/lus/env/directory/file-{number}");
         let found = writer.reader().live(path.as_bytes()).expect("still known");
         assert_eq!(found.attributes().inode, number);
+    }
+}
+
+/// Closures are noted for one file, and something happens to others.
+#[test]
+fn a_closure_is_known_until_something_is_lost() {
+    let losses: [fn(&mut Writer<Whole>); 8] = [
+        |writer| writer.retire(b"/lus/env/sub/inner"),
+        |writer| drop(writer.retire_below(b"/lus/env/sub")),
+        |writer| assert!(writer.lapse_listing(b"/lus/env/sub")),
+        |writer| writer.lapse_absence(b"/lus/missing"),
+        |writer| {
+            let inner = writer
+                .reader()
+                .live(b"/lus/env/sub/inner")
+                .unwrap()
+                .offset();
+            writer.set_evicted(inner);
+        },
+        |writer| {
+            let inner = writer
+                .reader()
+                .live(b"/lus/env/sub/inner")
+                .unwrap()
+                .offset();
+            writer.set_pass(inner);
+        },
+        |writer| {
+            let newer = file(11, 7);
+            let what = What::Present(&newer, b"");
+            writer.publish(b"/lus/env/sub/inner", what).unwrap();
+        },
+        |writer| {
+            let what = What::Present(&directory(4), b"");
+            writer.publish(b"/lus/missing", what).unwrap();
+        },
+    ];
+    for (number, lose) in losses.iter().enumerate() {
+        let mut writer = small_tree();
+        writer.publish(b"/lus/missing", What::Absent(2)).unwrap();
+        let data = writer.reader().live(b"/lus/env/data").unwrap().offset();
+        let has_closure = |writer: &Writer<Whole>| {
+            let reader = writer.reader();
+            reader.has_closure(&reader.record(data).unwrap())
+        };
+        assert!(!has_closure(&writer), "nobody has looked");
+        for _ in 0..2 {
+            writer.set_closure(data);
+            assert!(has_closure(&writer));
+        }
+        let known = file(30, 1);
+        let what = What::Present(&known, b"");
+        writer.publish(b"/lus/new", what).unwrap();
+        writer.publish(b"/lus/missing", What::Absent(2)).unwrap();
+        writer.set_stored(data, 500).unwrap();
+        assert!(has_closure(&writer), "nothing was lost");
+        lose(&mut writer);
+        assert!(!has_closure(&writer), "loss {number}");
+        writer.set_closure(data);
+        assert!(has_closure(&writer), "loss {number}");
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Identity<'a> {
     pub uid: u32,
     /// Inode of the helper's user namespace, 0 where the kernel has none.
     pub user_namespace: u64,
+    /// Inode of the helper's process namespace, 0 where the kernel has none.
+    pub process_namespace: u64,
     /// Device number of the store's file system.
     pub store_device: u64,
     /// Root of the store's mirror, e.g. `/dev/shm/copper-1000/tree`.
@@ -117,8 +119,12 @@ impl<M: MemoryMut> Writer<M> {
         writer.memory().store(header::VERSION, layout::VERSION);
         writer.memory().store(header::PID, u64::from(identity.pid));
         writer.memory().store(header::UID, u64::from(identity.uid));
-        let namespace = identity.user_namespace;
-        writer.memory().store(header::USER_NAMESPACE, namespace);
+        for (word, namespace) in [
+            (header::USER_NAMESPACE, identity.user_namespace),
+            (header::PROCESS_NAMESPACE, identity.process_namespace),
+        ] {
+            writer.memory().store(word, namespace);
+        }
         writer
             .memory()
             .store(header::STORE_DEVICE, identity.store_device);
@@ -327,8 +333,9 @@ impl<M: MemoryMut> Writer<M> {
             let at = self.slot_of(header::PATH_INDEX, hash, |slot| {
                 layout::slot_offset(slot) == old
             });
-            self.memory()
-                .store(at.ok_or(Full)?, layout::slot(offset, hash));
+            let at = at.ok_or(Full)?;
+            self.note_loss();
+            self.memory().store(at, layout::slot(offset, hash));
             self.memory().store(old + record::STATE, layout::RETIRED);
             return Ok(());
         }
@@ -429,14 +436,30 @@ impl<M: MemoryMut> Writer<M> {
         Ok(())
     }
 
+    /// Says that all that the loader will search on behalf of the file of the record at `offset` is in
+    /// the store; it is believed until the next loss.
+    pub fn set_closure(&mut self, offset: u64) {
+        let losses = self.reader.word(header::LOSSES);
+        self.memory()
+            .store(offset + record::CLOSURE, losses.wrapping_add(1));
+    }
+
+    /// Called before what was known, or stored, is so no more.
+    fn note_loss(&self) {
+        let losses = self.reader.word(header::LOSSES);
+        self.memory().store(header::LOSSES, losses.wrapping_add(1));
+    }
+
     /// Says that the bytes of the record at `offset` are to be had from the origin only.
     pub fn set_pass(&mut self, offset: u64) {
+        self.note_loss();
         self.memory()
             .store(offset + record::CONTENT, layout::CONTENT_PASS);
     }
 
     /// Says that the bytes of the record at `offset` are no longer in the store.
     pub fn set_evicted(&mut self, offset: u64) {
+        self.note_loss();
         self.memory().store(offset + record::CONTENT, 0);
     }
 
@@ -449,6 +472,7 @@ impl<M: MemoryMut> Writer<M> {
 
     fn retire_one(&mut self, path: &[u8]) {
         if let Some(offset) = self.reader.live(path).map(|live| live.offset()) {
+            self.note_loss();
             self.memory().store(offset + record::STATE, layout::RETIRED);
         }
     }
@@ -456,6 +480,7 @@ impl<M: MemoryMut> Writer<M> {
     /// Makes `path`, its directory and all below it unknown; returns the store inodes that the
     /// retired files had, with their paths.
     pub fn retire_below(&mut self, path: &[u8]) -> Vec<Vec<u8>> {
+        self.note_loss();
         self.retire(path);
         let mut retired = Vec::new();
         let Some((index, mask)) = layout::index_place(self.reader.word(header::PATH_INDEX)) else {
@@ -490,6 +515,7 @@ impl<M: MemoryMut> Writer<M> {
             .load(offset + record::LISTING)
             .filter(|&at| at != 0);
         if let Some(listing) = listing {
+            self.note_loss();
             self.memory().store(offset + record::LISTING, 0);
             self.lapsed.insert(offset, listing);
         }

@@ -340,7 +340,11 @@ fn mirrored(place: Place<'_>, found: &Record<'_>, vouched_for: bool) -> Option<&
         return None;
     }
     let inode = place.stored_inode(found, Operation::Closure)?;
-    if vouched_for && let Some(name) = mirror_name(place, found, inode) {
+    // A path with links in it has a closure of its own.
+    let has_closure = found.path() == place.origin && place.session.catalog.has_closure(found);
+    if (vouched_for || has_closure)
+        && let Some(name) = mirror_name(place, found, inode)
+    {
         return Some(name);
     }
     if ask(place.session, Operation::Closure, place.origin, b"") != Outcome::Known {

@@ -54,9 +54,22 @@ impl From<Full> for Halt {
 impl Engine {
     pub(super) fn closure(&mut self, path: &OriginPath, task: &mut Task) -> Result<Step, Full> {
         match self.close(path, task) {
-            Ok(()) => Ok(Step::Done(Outcome::Known)),
+            Ok(()) => {
+                self.note_closure(path);
+                Ok(Step::Done(Outcome::Known))
+            }
             Err(Halt::Step(step)) => Ok(step),
             Err(Halt::Full) => Err(Full),
+        }
+    }
+
+    /// Lets programs find in the catalog that they need not ask for this closure again. The path with
+    /// links in it has a closure of its own: the loader sees another `$ORIGIN`.
+    fn note_closure(&mut self, path: &OriginPath) {
+        if let Walked::Found(found) = self.walk(path, true)
+            && found.path == *path
+        {
+            self.writer.set_closure(found.offset);
         }
     }
 
@@ -66,7 +79,7 @@ impl Engine {
             native: path.to_vec(),
             inherited: Vec::new(),
         }];
-        while let Some(library) = open.pop() {
+        while let Some(mut library) = open.pop() {
             if seen.len() > MOST_LIBRARIES {
                 return Err(Halt::Step(Step::Done(Outcome::PassThrough)));
             }
@@ -74,12 +87,27 @@ impl Engine {
             if !seen.insert(mirrored.clone()) {
                 continue;
             }
+            if self.is_same_place(&library.native, &mirrored) {
+                library.native = mirrored.to_vec();
+            }
             let Some(needs) = self.store_library(&library.native, &mirrored, task)? else {
                 continue;
             };
             self.store_needs(&library, &needs, &mut open)?;
         }
         Ok(())
+    }
+
+    /// Whether a spelling with `..` in it leads through no links, so that it means the same without.
+    /// Spellings would grow with each `$ORIGIN/..` on the way, and the work on them with their number.
+    fn is_same_place(&mut self, spelling: &[u8], collapsed: &[u8]) -> bool {
+        let mut directory = |path: &[u8]| match self.walk(split_last(path).0, true) {
+            Walked::Found(found) => Some(found.path),
+            _ => None,
+        };
+        spelling != collapsed
+            && directory(spelling)
+                .is_some_and(|place| directory(collapsed).is_some_and(|other| other == place))
     }
 
     /// Puts one library into the store under the name that the loader will open; returns what it

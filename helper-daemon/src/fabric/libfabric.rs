@@ -211,15 +211,17 @@ impl LibfabricTransport {
 
     /// Handles what a rail's provider has finished.
     fn drain(&mut self, index: usize) {
-        for number in 0..BUDGET {
+        // To ask the provider takes several system calls. Where it gave less than it could have, what
+        // came since can wait for the next time, which there is: see `may_sleep`. But where a part of
+        // a message came, or a greeting, more is likely to be there.
+        let mut more = true;
+        for _ in 0..BUDGET {
             let Some(rail) = self.rails.get_mut(index) else {
                 return;
             };
-            // To ask the provider takes several system calls. Where it gave less than it could have,
-            // what came since can wait for the next time, which there is: see `may_sleep`.
-            let next = match number {
-                0 => rail.endpoint.next_event(),
-                _ => rail.endpoint.next_taken_event(),
+            let next = match std::mem::take(&mut more) {
+                true => rail.endpoint.next_event(),
+                false => rail.endpoint.next_taken_event(),
             };
             match next {
                 Ok(None) => return,
@@ -228,7 +230,7 @@ impl LibfabricTransport {
                         self.counters.received += 1;
                         self.events.push(Event::Message { from, bytes });
                     }
-                    Some((_, Received::Part)) => {}
+                    Some((_, Received::Part)) => more = true,
                     Some((_, Received::Rejected)) | None => self.counters.rejected += 1,
                 },
                 Ok(Some(Completion::Sent { token } | Completion::Read { token })) => {

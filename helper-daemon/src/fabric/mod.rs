@@ -6,7 +6,8 @@
 //! neither changes, doubles nor reorders them. One thread owns a transport and drives it with
 //! [`Transport::poll`].
 //!
-//! There are two: [`libfabric`] for real, and [`in_process`] for tests of what lies above.
+//! There are three: [`libfabric`] for real, [`nobody`] where a job has one node, and [`in_process`] for
+//! tests of what lies above.
 
 use std::fmt;
 use std::fs::File;
@@ -23,6 +24,7 @@ pub(crate) mod in_process;
 pub(crate) mod libfabric;
 #[cfg(test)]
 mod measure;
+pub(crate) mod nobody;
 mod stale;
 
 /// A helper's number in its job, from 0.

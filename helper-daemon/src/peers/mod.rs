@@ -13,6 +13,7 @@ mod tests;
 pub(crate) use interfaces::own_addresses;
 
 use crate::fabric::libfabric::{Config as FabricConfig, LibfabricTransport};
+use crate::fabric::nobody::{self, Nobody};
 use crate::fabric::{Event as FabricEvent, Fetch, Offer, OfferId, PostError, Rank, Transport};
 use crate::job::{Job, Transfer};
 use crate::meeting::{
@@ -83,29 +84,23 @@ impl Peers {
     /// Opens the fabric and begins to meet the others.
     ///
     /// # Errors
-    /// There is no libfabric, no such provider or interface, the port is in use, or this node's
-    /// own host name or a parent's leads nowhere.
+    /// The port is in use; or, where there are other nodes, there is no libfabric, no such provider
+    /// or interface, or this node's own host name or a parent's leads nowhere.
     pub(crate) fn open(job: &Job, rank: Rank) -> Result<Peers> {
         let topology = job.topology()?;
         topology.check(rank)?;
         let host = &job.hosts[rank as usize];
-        for parent in parents(&topology, rank) {
-            interfaces::check_name(&job.hosts[parent as usize], host)?;
-        }
-        let rails = interfaces::rails(&job.interfaces, host)?;
-        let own = rails.iter().find_map(|rail| rail.address);
-        let fabric = FabricConfig {
-            rank,
-            provider: job.provider.clone(),
-            rails,
-            peers: expected_peers(&topology, rank),
-        };
-        let transport = LibfabricTransport::open(&fabric)
-            .with_context(|| format!("the fabric cannot be used on {host}"))?;
-        let provider = transport.describe().join(", ");
-        let transport: Box<dyn Transport> = match job.transfer {
-            Transfer::Rma => Box::new(transport),
-            Transfer::Rpc => Box::new(Rpc::over(transport)),
+        let Opened {
+            transport,
+            provider,
+            own,
+        } = match topology.nodes() {
+            1 => Opened {
+                transport: Box::new(Nobody),
+                provider: nobody::NAME.to_owned(),
+                own: None,
+            },
+            _ => open_fabric(job, &topology, rank)?,
         };
         let waker = Arc::new(Waker::new()?);
         let everywhere = match own {
@@ -388,6 +383,40 @@ impl Drop for Peers {
     fn drop(&mut self) {
         self.transport.close(GRACE);
     }
+}
+
+/// A transport that is ready.
+struct Opened {
+    transport: Box<dyn Transport>,
+    /// The provider and device of each rail.
+    provider: String,
+    /// This node's address, where it is known.
+    own: Option<IpAddr>,
+}
+
+fn open_fabric(job: &Job, topology: &Topology, rank: Rank) -> Result<Opened> {
+    let host = &job.hosts[rank as usize];
+    for parent in parents(topology, rank) {
+        interfaces::check_name(&job.hosts[parent as usize], host)?;
+    }
+    let rails = interfaces::rails(&job.interfaces, host)?;
+    let own = rails.iter().find_map(|rail| rail.address);
+    let fabric = FabricConfig {
+        rank,
+        provider: job.provider.clone(),
+        rails,
+        peers: expected_peers(topology, rank),
+    };
+    let transport = LibfabricTransport::open(&fabric)
+        .with_context(|| format!("the fabric cannot be used on {host}"))?;
+    Ok(Opened {
+        provider: transport.describe().join(", "),
+        transport: match job.transfer {
+            Transfer::Rma => Box::new(transport),
+            Transfer::Rpc => Box::new(Rpc::over(transport)),
+        },
+        own,
+    })
 }
 
 /// Parents in all trees, each once.

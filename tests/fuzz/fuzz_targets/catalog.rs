@@ -59,6 +59,7 @@ fn identity() -> Identity<'static> {
         pid: 1,
         uid: 1,
         user_namespace: 0,
+        process_namespace: 0,
         store_device: 1,
         mirror: b"/dev/shm/copper/tree",
         view: b"/tmp/me/copper",
@@ -115,7 +116,7 @@ fuzz_target!(|data: &[u8]| {
             let mut walk = Walk::new();
             if let Resolution::Found(found) = walk.run(&reader, &Covered, path, ending) {
                 let _ = (found.path(), found.link(), found.path_terminated(), found.kind());
-                let _ = reader.content(&found);
+                let _ = (reader.content(&found), reader.has_closure(&found));
                 if let Some(listing) = reader.listing(&found) {
                     let _ = listing.iter().map(|entry| entry.name.len()).sum::<usize>();
                 }

@@ -14,13 +14,32 @@ use std::process::Command;
 /// Two on each node.
 const RANKS: usize = 8;
 
+/// How the ranks get the preload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Given {
+    /// `mpirun $(copper env --format ...)`
+    Words,
+    /// `copper run -- mpirun`
+    Run,
+}
+
 /// The launch line up to the ranks: the MPI's own words for these hosts.
-fn launch_line(job: &Job<'_>, mpi: &Mpi, hosts: &[String]) -> Command {
-    let mut line = job.copper(0);
-    let line = Outcome::of(line.args(["env", "--format", mpi.format]));
-    assert!(line.status.success(), "{line:?}");
-    let mut command = job.plain(0, mpi.run);
-    command.args(line.text().split_whitespace());
+fn launch_line(job: &Job<'_>, mpi: &Mpi, hosts: &[String], given: Given) -> Command {
+    let mut command = match given {
+        Given::Words => {
+            let mut line = job.copper(0);
+            let line = Outcome::of(line.args(["env", "--format", mpi.format]));
+            assert!(line.status.success(), "{line:?}");
+            let mut command = job.plain(0, mpi.run);
+            command.args(line.text().split_whitespace());
+            command
+        }
+        Given::Run => {
+            let mut command = job.copper(0);
+            command.args(["run", "--", mpi.run]);
+            command
+        }
+    };
     let each = RANKS / hosts.len();
     if mpi.format == "hydra" {
         command.args(["-launcher", "ssh", "-ppn", &each.to_string()]);
@@ -54,14 +73,14 @@ fn run_job(cluster: &Cluster, nodes: usize, mpi: &Mpi, code: &Path) -> Counts {
     // A helper that is alone would also fetch modules that no program asked for.
     start.args(["--trees", "1", "--read-ahead", "0"]);
     must_start(&mut start);
-    let run = || {
+    let run = |given| {
         packages.reset().unwrap();
-        let mut ranks = launch_line(&job, mpi, &hosts);
+        let mut ranks = launch_line(&job, mpi, &hosts, given);
         mpi::add_ranks(&mut ranks, mpi, code, packages.mount(), RANKS);
         mpi::check(&mut ranks, packages.mount(), RANKS);
         origin::settled(|| packages.counts())
     };
-    let cold = run();
+    let cold = run(Given::Words);
     assert!(
         cold.of(Operation::Open) > 50,
         "{}",
@@ -73,7 +92,7 @@ fn run_job(cluster: &Cluster, nodes: usize, mpi: &Mpi, code: &Path) -> Counts {
         "{}: asked more than once: {wrong:#?}",
         mpi.run
     );
-    let warm = run();
+    let warm = run(Given::Run);
     assert_eq!(
         warm.total(),
         0,

@@ -3,8 +3,9 @@
 use crate::fixture::NOBODY;
 use copper_tests::compare::Outcome;
 use copper_tests::environment;
-use copper_tests::session::{Session, Way};
+use copper_tests::session::{Session, Way, wait_until};
 use rustix::process::Signal;
+use serde_json::Value;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -106,6 +107,61 @@ fn every_kind_of_namespace_is_served() {
     if environment::is_root() {
         let session = Session::start(&[scratch.path()]);
         must_be_served(&session, scratch.path(), &ROOT_S_KINDS);
+    }
+}
+
+/// What `counted_calls` asks is counted to the call; and a program that was killed is not taken for
+/// one that runs, whatever number it had in its namespace.
+#[test]
+fn what_is_asked_in_every_kind_of_namespace_is_counted() {
+    /// What the program asks of files that are known, and how often.
+    const ASKED: [(&str, u64); 3] = [("stat", 100), ("open", 20), ("access", 7)];
+    let scratch = environment::scratch();
+    fs::write(scratch.path().join("file"), vec![7; 4096]).unwrap();
+    symlink("file", scratch.path().join("link")).unwrap();
+    let count = |session: &Session, kinds: &[&[&str]]| {
+        let run = |options: Option<&[&str]>, how: &str| {
+            let mut shell = session.command(Way::Covered, "sh");
+            // As a child: a namespace's first process cannot be killed from within.
+            shell.args(["-c", "\"$0\" \"$1\" \"$2\"; true"]);
+            shell.arg(environment::program("counted_calls"));
+            shell.arg(scratch.path()).arg(how);
+            let outcome = match options {
+                None => Outcome::of(&mut shell),
+                Some(options) => Outcome::of(&mut in_namespaces(&shell, options)),
+            };
+            assert!(outcome.status.success(), "{options:?}: {outcome:?}");
+        };
+        let calls = |place: &str| {
+            let status = session.status().unwrap();
+            let number = status.pointer(&format!("/calls/{place}"));
+            number
+                .and_then(Value::as_u64)
+                .unwrap_or_else(|| panic!("no {place} in {status}"))
+        };
+        run(None, "plain");
+        for options in kinds {
+            for how in ["plain", "kill"] {
+                let hits = || ASKED.map(|(family, _)| calls(&format!("families/{family}/hit")));
+                let before = hits();
+                run(Some(options), how);
+                let grown = hits().into_iter().zip(before).map(|(now, then)| now - then);
+                let grown: Vec<u64> = grown.collect();
+                assert_eq!(grown, ASKED.map(|(_, times)| times), "{options:?}, {how}");
+                let ended = || calls("running") == 0;
+                assert!(
+                    wait_until(Duration::from_secs(5), ended),
+                    "{options:?}, {how}: one is said to run"
+                );
+            }
+        }
+    };
+    count(&ordinary_session(scratch.path()), &ROOTLESS_KINDS);
+    if environment::is_root() {
+        let session = Session::start(&[scratch.path()]);
+        count(&session, &ROOT_S_KINDS);
+        // With the /proc of the processes outside.
+        count(&session, &[&["--pid", "--fork"]]);
     }
 }
 

@@ -45,7 +45,13 @@ fn a_storm_of_libraries() {
         storm(&session, way, &mount).must_equal(&plain, "the cold storm");
         origin::settled(|| origin.counts());
         origin.reset().unwrap();
+        let asked = session.status_number(["asked", "total"]);
         storm(&session, way, &mount).must_equal(&plain, "the warm storm");
+        let asked_when_warm = session.status_number(["asked", "total"]) - asked;
+        assert_eq!(
+            asked_when_warm, 0,
+            "the helper was asked when all was there"
+        );
         let counts = origin.counts().unwrap();
         let touched = origin::most_touched(&counts);
         assert_eq!(

@@ -143,11 +143,16 @@ fn build_closure(source: &Path, mount: &Path) {
         "-Wl,--allow-shlib-undefined",
     ];
     compile(&source.join("linked"), linked, &arguments);
+    build_opener(&source.parent().unwrap().join("opens"));
+}
+
+/// A program that opens a library and calls it.
+fn build_opener(place: &Path) {
     let opens = "#include <dlfcn.h>\n#include <stdio.h>\nint main(int count, char **arguments) {\n\
                  void *first = dlopen(arguments[count - 1], RTLD_NOW);\n\
                  if (!first) return puts(dlerror()), 1;\n\
                  printf(\"%d\\n\", ((int (*)(void))dlsym(first, \"part0\"))()); return 0; }";
-    compile(&source.parent().unwrap().join("opens"), opens, &["-ldl"]);
+    compile(place, opens, &["-ldl"]);
 }
 
 #[test]
@@ -422,6 +427,55 @@ fn copper_run_starts_covered_programs_from_the_store() {
             .args(["run", "--", "/no/such/program"]),
     );
     assert_eq!(missing.status.code(), Some(127), "{missing:?}");
+}
+
+/// What a library needs is not asked for again, unless something was changed or evicted meanwhile.
+#[test]
+fn what_a_library_needs_is_looked_for_again_after_changes() {
+    let scratch = environment::scratch();
+    let (tree, made) = (scratch.path().join("tree"), scratch.path().join("made"));
+    fs::create_dir(&tree).unwrap();
+    fs::create_dir(&made).unwrap();
+    let shared = ["-shared", "-fPIC", "-Wl,-soname,libinner.so"];
+    for number in 1..=3 {
+        let text = format!("int inner(void) {{ return {number}; }}");
+        compile(&made.join(format!("libinner{number}.so")), &text, &shared);
+    }
+    let inner = made.join("libinner1.so").display().to_string();
+    let outer = "int inner(void); int part0(void) { return inner(); }";
+    let along = "-Wl,-rpath,$ORIGIN/first:$ORIGIN";
+    compile(
+        &tree.join("libouter.so"),
+        outer,
+        &["-shared", "-fPIC", &inner, along],
+    );
+    build_opener(&made.join("opens"));
+    let script = "load() { $MADE/opens $TREE/libouter.so; }
+        put() { cp $MADE/libinner$1.so $2.new && mv $2.new $2; }
+        put 1 $TREE/libinner.so; load; load
+        put 2 $TREE/libinner.so; load; load
+        mkdir $TREE/first; load; put 3 $TREE/first/libinner.so; load; load
+        cp $MADE/libinner1.so $TREE/first/libinner.so; load; load
+        rm $TREE/first/libinner.so; load; rmdir $TREE/first; load
+        mv $TREE/libinner.so $TREE/aside; load | grep -c inner; mv $TREE/aside $TREE/libinner.so; load
+        rm $TREE/libinner.so";
+    for prepare in [|session| session, Session::audited] {
+        let prepared: Session = Session::prepare(&[&tree]);
+        let session = (prepare as fn(Session) -> Session)(prepared).started();
+        let run = |way| {
+            let mut command = session.command(way, "bash");
+            command
+                .args(["-c", script])
+                .env("TREE", &tree)
+                .env("MADE", &made);
+            Outcome::of(&mut command)
+        };
+        let plain = run(Way::Plain);
+        assert_eq!(plain.text(), "1\n1\n2\n2\n2\n3\n3\n1\n1\n2\n2\n1\n2\n");
+        for state in ["cold", "warm"] {
+            run(Way::Covered).must_equal(&plain, &format!("the {state} run"));
+        }
+    }
 }
 
 /// What `copper env` prints is what the probe has found; `copper doctor` says it.
