@@ -2,8 +2,8 @@
 # Pictures of a report of a real run, to be looked at: an import of numpy, scipy.sparse and pandas on
 # four nodes of this machine (scripts/cluster.sh), at desktop and phone width, light and dark. Root only.
 #
-#   scripts/report_pictures.sh DIR     leaves DIR/report.html, DIR/{desktop,phone}-{light,dark}.png;
-#                                      desktop-light.png is what docs/images/report.png shows
+#   scripts/report_pictures.sh DIR     leaves DIR/report.html, DIR/{desktop,phone}-{light,dark}.png, and
+#                                      DIR/report.png as it is in docs/images
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/common.sh
@@ -46,7 +46,7 @@ PYTHON
 on() {
   local host=$1
   shift
-  "${cluster[@]}" exec "$host" -- env -C "$place/project" -u COPPER_RUNTIME_DIR -u COPPER_VIEW \
+  "${cluster[@]}" exec "$host" -- env -C /tmp -u COPPER_RUNTIME_DIR -u COPPER_VIEW \
     COPPER_JOB=pictures "$@"
 }
 on pictures1 "$target/release/copper" start --launcher local --hosts pictures1,pictures2,pictures3,pictures4 \
@@ -81,4 +81,5 @@ for shade in light dark; do
   picture "desktop-$shade" 1120 3300 "$shade.html"
   picture "phone-$shade" 390 5200 "$shade.html"
 done
+picture report 1120 2400 light.html
 say "see $out"

@@ -143,6 +143,7 @@ pub(super) fn timeline(
             let mut chart = ChartBuilder::on(area)
                 .margin(8)
                 .margin_top(24)
+                .margin_right(32)
                 .x_label_area_size(44)
                 .y_label_area_size(if width == Width::Wide { 64 } else { 44 })
                 .build_cartesian_2d(first..end, 0f64..most as f64 * 1.05)?;

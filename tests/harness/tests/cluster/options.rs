@@ -120,10 +120,8 @@ fn each_log_level_is_that_of_all_nodes() {
         }
         lengths.push(logs.iter().map(|said| said.lines().count()).sum::<usize>());
     }
-    assert!(
-        lengths[3] < lengths[4] && lengths[4] < lengths[5],
-        "lines by level: {lengths:?}"
-    );
+    // What level 5 has more than level 4 goes wrong on the way, and need not happen in a healthy job.
+    assert!(lengths[3] < lengths[4], "lines by level: {lengths:?}");
 }
 
 #[test]
