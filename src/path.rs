@@ -119,7 +119,7 @@ impl Tidied {
 }
 
 /// The directory that holds `path`, and the last component. `/` has itself and an empty name.
-#[inline]
+#[inline(always)]
 pub fn split_last(path: &[u8]) -> (&[u8], &[u8]) {
     match last_slash(path) {
         None => (b"", path),
@@ -129,7 +129,7 @@ pub fn split_last(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Where the last slash is; looked for eight bytes at a time, from the end.
-#[inline]
+#[inline(always)]
 fn last_slash(path: &[u8]) -> Option<usize> {
     let (head, words) = path.as_rchunks::<8>();
     for (number, word) in words.iter().enumerate().rev() {
@@ -272,7 +272,7 @@ pub fn may_be_covered(prefix: &[u8]) -> bool {
 ///
 /// Not keyed: the catalog compares the whole path as well, and its one writer bounds the length
 /// of a probe, so that chosen collisions cost time on the chooser's own node only.
-#[inline]
+#[inline(always)]
 pub fn hash(path: &[u8]) -> u64 {
     const A: u64 = 0x9e37_79b9_7f4a_7c15;
     const B: u64 = 0xd6e8_feb8_6659_fd93;

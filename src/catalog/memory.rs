@@ -235,7 +235,7 @@ impl<S: Segments> Segmented<S> {
 }
 
 impl<S: Segments> Memory for Segmented<S> {
-    #[inline]
+    #[inline(always)]
     fn load(&self, offset: u64) -> Option<u64> {
         self.rest(offset)?.load(0)
     }

@@ -291,7 +291,7 @@ pub(super) struct Index<P> {
 
 impl<'m, P: Part<'m>> Index<P> {
     /// Tries the slots of `hash` until `accept` takes a record's offset.
-    #[inline]
+    #[inline(always)]
     fn probe<T>(&self, hash: u64, accept: impl Fn(u64) -> Option<T>) -> Option<T> {
         for step in 0..PROBES.min(self.mask + 1) {
             let at = (hash.wrapping_add(step) & self.mask) * 8;
