@@ -13,7 +13,7 @@ use copper_core::request::{
     self, Operation, Outcome, PATIENCE_IN_ALL_MS, PATIENCE_MS, REPLY_LENGTH, ReplyHeader,
     RequestHeader,
 };
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// An answer that needs no other node comes about as fast as a core that has gone idle wakes: so
 /// long the core is only lent to others, in nanoseconds.
@@ -21,9 +21,13 @@ const AWAKE_NS: u64 = 100_000;
 
 /// Whoever gives the core back later than this wanted it for itself (a program computes on it), and would
 /// get whole turns of milliseconds, while whoever has slept goes first.
-const SOON_NS: u64 = 400_000;
+const SOON_NS: u64 = 1_500_000;
+/// So often in succession it must have come back late: once may be the helper at work.
+const OFTEN: u32 = 2;
+/// How often in succession it has.
+static LATE: AtomicU32 = AtomicU32::new(0);
 /// How long the core is not lent then.
-const PAUSE_NS: u64 = 100_000_000;
+const PAUSE_NS: u64 = 50_000_000;
 /// When it may be lent again, on the clock of [`now_ns`].
 static PAUSED_UNTIL: AtomicU64 = AtomicU64::new(0);
 
@@ -241,7 +245,11 @@ fn lends_core(awake_until: u64) -> bool {
     // SAFETY: no arguments.
     unsafe { call!(libc::SYS_sched_yield) };
     let back = now_ns();
-    if back - lent > SOON_NS {
+    if back - lent <= SOON_NS {
+        LATE.store(0, Ordering::Relaxed);
+    } else if LATE.load(Ordering::Relaxed) + 1 < OFTEN {
+        LATE.fetch_add(1, Ordering::Relaxed);
+    } else {
         PAUSED_UNTIL.store(back + PAUSE_NS, Ordering::Relaxed);
     }
     true

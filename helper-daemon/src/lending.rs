@@ -8,15 +8,18 @@
 
 use std::time::{Duration, Instant};
 
-/// Whoever gives the core back later wanted it for itself: a helper on the same core needs less for its
-/// part of an answer, and the scheduler's turns are longer.
-const SOON: Duration = Duration::from_micros(400);
+/// Whoever gives the core back later wanted it for itself: programs and other helpers need less for their
+/// parts of an answer, and the scheduler's turns are longer.
+const SOON: Duration = Duration::from_micros(1500);
+/// So often in succession it must have come back late: once may be a file that is being copied.
+const OFTEN: u32 = 2;
 /// How long the core is not lent then.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Lends the core of the thread that it belongs to.
 #[derive(Debug, Default)]
 pub(crate) struct Lender {
+    late: u32,
     paused_until: Option<Instant>,
 }
 
@@ -27,16 +30,24 @@ impl Lender {
             .is_none_or(|until| Instant::now() >= until)
     }
 
-    /// Lends the core to whoever wants it.
-    pub(crate) fn lend(&mut self) {
+    /// Lends the core to whoever wants it. Those who work for this thread may take as long as they need.
+    pub(crate) fn lend(&mut self, to_own_workers: bool) {
         let lent = Instant::now();
         std::thread::yield_now();
-        self.note(lent, Instant::now());
+        if !to_own_workers {
+            self.note(lent, Instant::now());
+        }
     }
 
     fn note(&mut self, lent: Instant, back: Instant) {
-        let late = back.saturating_duration_since(lent) > SOON;
-        self.paused_until = late.then(|| back + PAUSE);
+        self.paused_until = None;
+        if back.saturating_duration_since(lent) <= SOON {
+            self.late = 0;
+        } else if self.late + 1 < OFTEN {
+            self.late += 1;
+        } else {
+            self.paused_until = Some(back + PAUSE);
+        }
     }
 }
 
@@ -45,15 +56,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_core_that_came_back_late_is_not_lent_again_at_once() {
+    fn a_core_that_keeps_coming_back_late_is_not_lent_again_at_once() {
         let mut lender = Lender::default();
-        assert!(lender.may_lend());
         let lent = Instant::now();
-        lender.note(lent, lent + SOON);
-        assert!(lender.may_lend());
-        lender.note(lent, lent + Duration::from_secs(3));
+        let (soon, late) = (lent + SOON, lent + Duration::from_secs(3));
+        for _ in 1..OFTEN {
+            lender.note(lent, late);
+            assert!(lender.may_lend());
+        }
+        lender.note(lent, soon);
+        for _ in 1..OFTEN {
+            lender.note(lent, late);
+            assert!(lender.may_lend());
+        }
+        lender.note(lent, late);
         assert!(!lender.may_lend());
-        lender.note(lent, lent + SOON);
+        // Tried once more after the pause, it may be late again.
+        lender.note(lent, late);
+        assert!(!lender.may_lend());
+        lender.note(lent, soon);
         assert!(lender.may_lend());
     }
 }

@@ -200,7 +200,7 @@ impl<'a> Server<'a> {
                 Err(error) => return Err(error).context("cannot wait for events"),
             }
             if events.is_empty() && timeout == Some(Timespec::default()) {
-                self.lender.lend();
+                self.lender.lend(self.engine.origin().is_at_work());
             }
             self.alarm.clear_silent();
             self.engine.heed_alarms(self.alarm.raised());

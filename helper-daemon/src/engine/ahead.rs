@@ -2,7 +2,8 @@
 //!
 //! An import asks for one module after the other and waits for each. Once programs have asked for
 //! some compiled modules of a directory, or for some extension modules, its others are fetched
-//! beside what they do, a few at a time. What nobody asks for then was read in vain; so this is for
+//! beside what they do, a few at a time; extension modules with the libraries that they need, since the
+//! loader asks for these next. What nobody asks for then was read in vain; so this is for
 //! modules alone, of which programs load most, and it never makes anything else leave the store.
 //!
 //! In a job of several nodes nothing is read ahead: what a node is asked depends on which of its

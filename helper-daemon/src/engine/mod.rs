@@ -395,11 +395,16 @@ impl Engine {
         match &task.goal {
             Goal::Resolve(path) => self.resolve(&path.clone()),
             Goal::Listing(path) => self.list(&path.clone()),
-            Goal::Content(path) | Goal::Ahead(path) => {
+            // Whoever asks for an extension module is about to load it.
+            Goal::Ahead(path) if !path.ends_with(b".so") => {
                 let path = path.clone();
                 self.content(&path, task)
             }
-            Goal::Closure(path) => {
+            Goal::Content(path) => {
+                let path = path.clone();
+                self.content(&path, task)
+            }
+            Goal::Closure(path) | Goal::Ahead(path) => {
                 let path = path.clone();
                 self.closure(&path, task)
             }

@@ -1,7 +1,6 @@
 //! A bounded pool of threads that start when there is work for them and wait without a timer.
 #![forbid(unsafe_code)]
 
-use crate::lending::Lender;
 use crossbeam::channel::{Receiver, Sender, TryRecvError, unbounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,6 +45,11 @@ impl Pool {
         self.limit
     }
 
+    /// Whether a thread works, or is about to.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.unfinished.load(Ordering::Relaxed) > 0
+    }
+
     /// Hands a job to the first thread that is free.
     pub(crate) fn submit(&mut self, job: Job) {
         let unfinished = self.unfinished.fetch_add(1, Ordering::AcqRel) + 1;
@@ -63,8 +67,7 @@ impl Pool {
             .name(self.name.to_owned())
             .stack_size(STACK)
             .spawn(move || {
-                let mut lender = Lender::default();
-                while let Some(job) = next_job(&queue, &mut lender) {
+                while let Some(job) = next_job(&queue) {
                     job();
                     unfinished.fetch_sub(1, Ordering::AcqRel);
                 }
@@ -77,11 +80,11 @@ impl Pool {
 }
 
 /// The next job; `None` where there will be no more.
-fn next_job(queue: &Receiver<Job>, lender: &mut Lender) -> Option<Job> {
+fn next_job(queue: &Receiver<Job>) -> Option<Job> {
     let until = Instant::now() + LOOKOUT;
-    while lender.may_lend() && Instant::now() < until {
+    while Instant::now() < until {
         match queue.try_recv() {
-            Err(TryRecvError::Empty) => lender.lend(),
+            Err(TryRecvError::Empty) => std::thread::yield_now(),
             found => return found.ok(),
         }
     }

@@ -82,6 +82,11 @@ impl Origin {
         self.waker.as_fd()
     }
 
+    /// Whether a thread works for the event loop, or is about to.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.readers.is_at_work() || self.changes.is_at_work()
+    }
+
     /// What has landed since the last call.
     pub(crate) fn landings(&self) -> Vec<Landing> {
         self.waker.settle();
