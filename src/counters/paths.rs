@@ -8,8 +8,8 @@
 //!
 //! The table takes no lock. A place is claimed by what is computed from the text, so whoever finds
 //! the claim without its text can write that text, and whoever reads a text that does not lead to its
-//! claim does not believe it. Where all places for a path are taken, the least used of them falls to
-//! others when more calls have missed it than it stands for.
+//! claim does not believe it. Where all places for a path are taken, one that is little used falls to
+//! others when more calls have missed theirs than it stands for.
 
 use super::Family;
 use super::Outcome;
@@ -224,18 +224,21 @@ impl Memory {
         self.take_place(first, claim)
     }
 
-    /// Takes the place of the path that stands for the fewest calls, if more have missed it.
+    /// Takes the place of a path that stands for fewer calls than have missed theirs here. One place is
+    /// looked at for each that misses, in turn: all of them would take as long as many calls.
     #[cold]
     fn take_place(&self, first: u64, claim: u64) -> Option<u64> {
-        let at = (first..first + PROBES).min_by_key(|&at| self.sum(at))?;
-        let word = self.claim_at(at);
-        let old = word.load(Ordering::Relaxed);
-        let missed = self.body(at, PRESSURE).fetch_add(1, Ordering::Relaxed);
+        let pressure = self.body(first, PRESSURE);
+        let missed = pressure.fetch_add(1, Ordering::Relaxed);
+        let at = first + missed % PROBES;
         if missed < self.sum(at) {
             return None;
         }
+        let word = self.claim_at(at);
+        let old = word.load(Ordering::Relaxed);
         let order = (Ordering::AcqRel, Ordering::Relaxed);
         word.compare_exchange(old, claim, order.0, order.1).ok()?;
+        pressure.store(0, Ordering::Relaxed);
         let lost = self.empty(at);
         let kind = Kind::ALL[(old & 1) as usize];
         self.left_out_word(kind).fetch_add(lost, Ordering::Relaxed);
@@ -245,7 +248,6 @@ impl Memory {
     /// Empties a place; how many calls it stood for.
     fn empty(&self, at: u64) -> u64 {
         self.body(at, LENGTH).store(0, Ordering::Relaxed);
-        self.body(at, PRESSURE).store(0, Ordering::Relaxed);
         let cells = self.cells(at).map(|cell| cell.swap(0, Ordering::Relaxed));
         cells.fold(0, u64::saturating_add)
     }
