@@ -21,6 +21,20 @@ build_release() {
 # The interpreter itself, not a script of a version manager that stands for it.
 real_python() { python3 -c 'import os, sys; print(os.path.realpath(sys.executable))'; }
 
+# Builds what a bench of one node needs and runs scripts/bench/NAME.py with it.
+bench_one_node() {
+  local name=$1 packages
+  shift
+  scripts/setup.sh >&2
+  build_release >&2
+  packages=$(python_packages)
+  mkdir -p "$target/bench"
+  gcc -O2 -D_GNU_SOURCE -o "$target/bench/bench_calls" tests/programs/bench_calls.c -ldl
+  "$(real_python)" "scripts/bench/$name.py" --release "$target/release" --packages "$packages" \
+    --calls "$target/bench/bench_calls" --json "$target/bench/$name.json" "$@"
+  echo "JSON: $target/bench/$name.json" >&2
+}
+
 # Prints a directory with numpy, scipy and pandas in it, installed at the first call. It does not
 # lie below /tmp, which is never covered.
 python_packages() {

@@ -23,6 +23,7 @@ pub mod attributes;
 pub mod catalog;
 pub mod control;
 pub mod counters;
+pub mod lending;
 pub mod location;
 pub mod path;
 pub mod request;

@@ -9,27 +9,19 @@ use crate::process::{errno, now_ns, set_errno};
 use crate::session::{Session, runtime_path};
 use crate::sys::{Descriptor, call};
 use copper_core::catalog::layout::Alarm;
+use copper_core::lending::Lending;
 use copper_core::request::{
     self, Operation, Outcome, PATIENCE_IN_ALL_MS, PATIENCE_MS, REPLY_LENGTH, ReplyHeader,
     RequestHeader,
 };
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// An answer that needs no other node comes about as fast as a core that has gone idle wakes: so
 /// long the core is only lent to others, in nanoseconds.
 const AWAKE_NS: u64 = 100_000;
 
-/// Whoever gives the core back later than this wanted it for itself (a program computes on it), and would
-/// get whole turns of milliseconds, while whoever has slept goes first.
-const SOON_NS: u64 = 1_500_000;
-/// So often in succession it must have come back late: once may be the helper at work.
-const OFTEN: u32 = 2;
-/// How often in succession it has.
-static LATE: AtomicU32 = AtomicU32::new(0);
-/// How long the core is not lent then.
-const PAUSE_NS: u64 = 50_000_000;
-/// When it may be lent again, on the clock of [`now_ns`].
-static PAUSED_UNTIL: AtomicU64 = AtomicU64::new(0);
+/// How lending it has gone in this process.
+static LENDING: Lending = Lending::new();
 
 /// This process has waited in vain, or found nobody at the socket, or may not look for one.
 static GAVE_UP: AtomicBool = AtomicBool::new(false);
@@ -239,19 +231,12 @@ fn receive(socket: &Descriptor, awake_until: u64, deadline: u64) -> Result<Reply
 /// Lends the core to whoever wants it, unless it is time to sleep.
 fn lends_core(awake_until: u64) -> bool {
     let lent = now_ns();
-    if lent >= awake_until || lent < PAUSED_UNTIL.load(Ordering::Relaxed) {
+    if lent >= awake_until || !LENDING.may_lend(lent) {
         return false;
     }
     // SAFETY: no arguments.
     unsafe { call!(libc::SYS_sched_yield) };
-    let back = now_ns();
-    if back - lent <= SOON_NS {
-        LATE.store(0, Ordering::Relaxed);
-    } else if LATE.load(Ordering::Relaxed) + 1 < OFTEN {
-        LATE.fetch_add(1, Ordering::Relaxed);
-    } else {
-        PAUSED_UNTIL.store(back + PAUSE_NS, Ordering::Relaxed);
-    }
+    LENDING.note(lent, now_ns());
     true
 }
 

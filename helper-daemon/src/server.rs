@@ -171,7 +171,7 @@ impl<'a> Server<'a> {
             cut_off: None,
             catalog,
             bursts: Bursts::default(),
-            lender: Lender::default(),
+            lender: Lender::new(),
             uid: crate::runtime::own_uid(),
             end: None,
             ender: None,

@@ -4,14 +4,12 @@ Called by scripts/bench/counting.sh, which builds what is needed. Variants run i
 begin with another one each round; medians over the rounds are reported.
 """
 
-import argparse
 import json
 import os
-import statistics
 import sys
 from pathlib import Path
 
-from single_node import CALLS, NAMES, Bench, Helper, cpu_ticks, machine
+from single_node import CALLS, NAMES, Bench, Helper, arguments_of, cpu_ticks, machine, measured
 
 COUNTED, UNCOUNTED = "counted", "not counted"
 KEPT, NOT_KEPT = "journal", "no journal"
@@ -84,24 +82,10 @@ def print_table(medians, variants):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--release", required=True, help="cargo's release directory")
-    parser.add_argument("--packages", required=True, help="directory with numpy, scipy and pandas")
-    parser.add_argument("--calls", required=True, help="the compiled bench_calls")
-    parser.add_argument("--directory", default="/var/tmp", help="scratch directory on ext4")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", help="file for the report")
-    arguments = parser.parse_args()
+    arguments = arguments_of(__doc__)
     where = machine()
     bench = Counting(arguments)
-    try:
-        bench.measure()
-    finally:
-        bench.clean()
-    medians = {
-        row: {variant: statistics.median(values) for variant, values in by_variant.items()}
-        for row, by_variant in bench.results.items()
-    }
+    medians = measured(bench)
     if arguments.json:
         report = {"machine": where, "rounds": arguments.rounds, "medians": medians,
                   "all": bench.results, "paths": bench.paths}

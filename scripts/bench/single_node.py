@@ -372,25 +372,34 @@ def number(value):
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments_of(about):
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--release", required=True, help="cargo's release directory")
     parser.add_argument("--packages", required=True, help="directory with numpy, scipy and pandas")
     parser.add_argument("--calls", required=True, help="the compiled bench_calls")
     parser.add_argument("--directory", default="/var/tmp", help="scratch directory on ext4")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", help="file for the report")
-    arguments = parser.parse_args()
-    where = machine()
-    bench = Bench(arguments)
+    return parser.parse_args()
+
+
+def measured(bench):
+    """Has a bench measure and clean up; the medians, by row and variant."""
     try:
         bench.measure()
     finally:
         bench.clean()
-    medians = {
+    return {
         row: {variant: statistics.median(values) for variant, values in by_variant.items()}
         for row, by_variant in bench.results.items()
     }
+
+
+def main():
+    arguments = arguments_of(__doc__)
+    where = machine()
+    bench = Bench(arguments)
+    medians = measured(bench)
     report = {
         "machine": where, "rounds": arguments.rounds, "medians": medians,
         "all": bench.results, "memory": bench.memory_used,

@@ -7,11 +7,4 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 source scripts/common.sh
 
-scripts/setup.sh >&2
-build_release >&2
-packages=$(python_packages)
-mkdir -p "$target/bench"
-gcc -O2 -D_GNU_SOURCE -o "$target/bench/bench_calls" tests/programs/bench_calls.c -ldl
-"$(real_python)" scripts/bench/single_node.py --release "$target/release" --packages "$packages" \
-  --calls "$target/bench/bench_calls" --json "$target/bench/single_node.json" "$@"
-echo "JSON: $target/bench/single_node.json" >&2
+bench_one_node single_node "$@"

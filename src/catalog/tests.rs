@@ -451,27 +451,16 @@ fn the_index_grows_over_many_segments_and_a_full_catalog_stays_valid() {
 /// Closures are noted for one file, and something happens to others.
 #[test]
 fn a_closure_is_known_until_something_is_lost() {
+    fn offset(writer: &Writer<Whole>, path: &[u8]) -> u64 {
+        writer.reader().live(path).unwrap().offset()
+    }
     let losses: [fn(&mut Writer<Whole>); 8] = [
         |writer| writer.retire(b"/lus/env/sub/inner"),
         |writer| drop(writer.retire_below(b"/lus/env/sub")),
         |writer| assert!(writer.lapse_listing(b"/lus/env/sub")),
         |writer| writer.lapse_absence(b"/lus/missing"),
-        |writer| {
-            let inner = writer
-                .reader()
-                .live(b"/lus/env/sub/inner")
-                .unwrap()
-                .offset();
-            writer.set_evicted(inner);
-        },
-        |writer| {
-            let inner = writer
-                .reader()
-                .live(b"/lus/env/sub/inner")
-                .unwrap()
-                .offset();
-            writer.set_pass(inner);
-        },
+        |writer| writer.set_evicted(offset(writer, b"/lus/env/sub/inner")),
+        |writer| writer.set_pass(offset(writer, b"/lus/env/sub/inner")),
         |writer| {
             let newer = file(11, 7);
             let what = What::Present(&newer, b"");
@@ -485,7 +474,7 @@ fn a_closure_is_known_until_something_is_lost() {
     for (number, lose) in losses.iter().enumerate() {
         let mut writer = small_tree();
         writer.publish(b"/lus/missing", What::Absent(2)).unwrap();
-        let data = writer.reader().live(b"/lus/env/data").unwrap().offset();
+        let data = offset(&writer, b"/lus/env/data");
         let has_closure = |writer: &Writer<Whole>| {
             let reader = writer.reader();
             reader.has_closure(&reader.record(data).unwrap())

@@ -57,15 +57,16 @@ impl LinkMap {
 
     /// Where it searches.
     pub(crate) fn search_paths(&self) -> SearchPaths {
-        let own = self.dynamic().text(RUNPATH);
+        let dynamic = self.dynamic();
+        let own = dynamic.text(RUNPATH);
         SearchPaths {
             inherited: if own.is_none() {
-                self.dynamic().text(RPATH)
+                dynamic.text(RPATH)
             } else {
                 None
             },
             own,
-            takes_system: self.dynamic().value(FLAGS_1).unwrap_or(0) & NO_DEFAULT_LIBRARIES == 0,
+            takes_system: dynamic.value(FLAGS_1).unwrap_or(0) & NO_DEFAULT_LIBRARIES == 0,
         }
     }
 }

@@ -10,10 +10,11 @@
 //! neighbours asked first, and the origin is to be asked the same however many nodes there are.
 #![forbid(unsafe_code)]
 
-use super::{Engine, Goal, Task, Token};
+use super::{Engine, Goal, Step, Task, Token};
 use crate::origin::OriginPath;
 use crate::origin::work::join;
 use copper_core::catalog::reader::{Content, Kind};
+use copper_core::catalog::writer::Full;
 use copper_core::path::{is_within, split_last};
 use copper_core::request::Operation;
 use std::collections::{HashMap, VecDeque};
@@ -139,6 +140,15 @@ impl Engine {
             self.tasks
                 .insert(token, Task::new(Goal::Ahead(path), Operation::Content));
             self.advance(token);
+        }
+    }
+
+    /// Fetches a module: its bytes, and for one that the loader takes what it will search for besides.
+    pub(super) fn fetch_ahead(&mut self, path: &OriginPath, task: &mut Task) -> Result<Step, Full> {
+        if path.ends_with(b".so") {
+            self.closure(path, task)
+        } else {
+            self.content(path, task)
         }
     }
 

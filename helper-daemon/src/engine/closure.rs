@@ -13,7 +13,7 @@ use super::resolve::wait_for;
 use super::{Engine, Step, Task};
 use crate::elf::{self, Needs};
 use crate::origin::OriginPath;
-use crate::origin::work::join;
+use crate::origin::work::{collapse, join};
 use copper_core::catalog::writer::Full;
 use copper_core::path::{PATH_MAX, split_last};
 use copper_core::request::Outcome;
@@ -313,24 +313,7 @@ fn pass_through() -> Halt {
 
 /// Where a spelling leads in the mirror, which has no links: `..` is what it seems.
 fn mirror_name(spelling: &[u8]) -> Part<OriginPath> {
-    let mut name: Vec<u8> = Vec::with_capacity(spelling.len());
-    for component in spelling.split(|&byte| byte == b'/') {
-        match component {
-            b"" | b"." => {}
-            b".." => {
-                let (parent, _) = split_last(&name);
-                let kept = if parent == b"/" { 0 } else { parent.len() };
-                name.truncate(kept);
-            }
-            component => {
-                name.push(b'/');
-                name.extend_from_slice(component);
-            }
-        }
-    }
-    if name.is_empty() {
-        name.push(b'/');
-    }
+    let name = collapse(spelling);
     if name.len() > PATH_MAX {
         return Err(pass_through());
     }

@@ -395,18 +395,17 @@ impl Engine {
         match &task.goal {
             Goal::Resolve(path) => self.resolve(&path.clone()),
             Goal::Listing(path) => self.list(&path.clone()),
-            // Whoever asks for an extension module is about to load it.
-            Goal::Ahead(path) if !path.ends_with(b".so") => {
-                let path = path.clone();
-                self.content(&path, task)
-            }
             Goal::Content(path) => {
                 let path = path.clone();
                 self.content(&path, task)
             }
-            Goal::Closure(path) | Goal::Ahead(path) => {
+            Goal::Closure(path) => {
                 let path = path.clone();
                 self.closure(&path, task)
+            }
+            Goal::Ahead(path) => {
+                let path = path.clone();
+                self.fetch_ahead(&path, task)
             }
             Goal::Changed(_) => Ok(self.settle(token, task)),
         }

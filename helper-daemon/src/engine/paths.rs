@@ -4,6 +4,7 @@
 
 use super::Engine;
 use crate::journal::{HotPath, show_path};
+use crate::origin::work::collapse;
 use copper_core::control::Table;
 use copper_core::counters::Family;
 use copper_core::counters::paths::{End, Kind, Noted};
@@ -37,7 +38,7 @@ impl Engine {
 
     /// A directory that is worth a word: not the view, the store or the system.
     fn outside(&self, noted: &Noted) -> Option<Outside> {
-        let path = lexical(&noted.path);
+        let path = collapse(&noted.path);
         let store = self.store.root().as_os_str().as_bytes();
         let own = [&self.policy.view[..], store];
         let is_own = own.iter().any(|own| is_within(&path, own));
@@ -106,29 +107,6 @@ fn beginning(directory: &[u8]) -> Box<[u8]> {
     short[..end.unwrap_or(0).max(1)].into()
 }
 
-/// A directory without `.`, `..` and empty components, links not followed.
-fn lexical(path: &[u8]) -> Vec<u8> {
-    let mut names: Vec<&[u8]> = Vec::new();
-    for part in path.split(|&byte| byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => {
-                names.pop();
-            }
-            part => names.push(part),
-        }
-    }
-    let mut whole = Vec::with_capacity(path.len());
-    for part in &names {
-        whole.push(b'/');
-        whole.extend_from_slice(part);
-    }
-    if whole.is_empty() {
-        whole.push(b'/');
-    }
-    whole
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,8 +114,6 @@ mod tests {
 
     #[test]
     fn directories_are_named_in_whole_components() {
-        assert_eq!(lexical(b"/a//b/./../c/"), b"/a/c");
-        assert_eq!(lexical(b"/../.."), b"/");
         assert_eq!(&*beginning(b"/a/b"), b"/a/b");
         let long = [b"/first/".to_vec(), vec![b'x'; MAX_NAME]].concat();
         assert_eq!(&*beginning(&long), b"/first");

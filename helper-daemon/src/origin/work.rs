@@ -250,3 +250,27 @@ pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     let start = if directory == b"/" { b"" } else { directory };
     [start, b"/", name].concat()
 }
+
+/// A path without `.`, `..` and empty components, where no links are: `..` is what it seems.
+pub(crate) fn collapse(path: &[u8]) -> Vec<u8> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    for name in path.split(|&byte| byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    [b"/", &*names.join(&b'/')].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_collapsed_up_to_the_root() {
+        assert_eq!(collapse(b"/a//b/./../c/"), b"/a/c");
+        assert_eq!(collapse(b"/../.."), b"/");
+    }
+}

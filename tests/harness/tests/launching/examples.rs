@@ -1,7 +1,7 @@
 //! The job scripts that are installed as examples, as they are but for the directory that they name:
 //! every rank is served, and nothing is left. That for Slurm is run by `scripts/slurm_trial.sh`.
 
-use crate::fixture::{must_leave_nothing, said, stand_ins};
+use crate::fixture::{must_leave_nothing, said, stand_ins, without_copper};
 use copper_tests::cluster::Cluster;
 use copper_tests::compare::Outcome;
 use copper_tests::python;
@@ -57,14 +57,7 @@ fn run(
         .env("PATH", path.join(":"))
         .env("HOME", place)
         .envs(environment(&cluster));
-    for name in [
-        "LD_PRELOAD",
-        "COPPER_RUNTIME_DIR",
-        "COPPER_VIEW",
-        "COPPER_JOB",
-    ] {
-        command.env_remove(name);
-    }
+    without_copper(&mut command);
     python::settle(&mut command);
     let outcome = Outcome::of(&mut command);
     let text = said(&outcome);

@@ -21,6 +21,19 @@ pub(crate) fn stand_ins(cluster: &Cluster) -> PathBuf {
     directory
 }
 
+/// A command as a user's job script finds it: nothing of Copper's in its environment yet.
+pub(crate) fn without_copper(command: &mut Command) -> &mut Command {
+    for name in [
+        "LD_PRELOAD",
+        "COPPER_RUNTIME_DIR",
+        "COPPER_VIEW",
+        "COPPER_JOB",
+    ] {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// A directory that is covered, with a file in it.
 pub(crate) fn tree(cluster: &Cluster) -> PathBuf {
     let tree = cluster.place().join("tree");

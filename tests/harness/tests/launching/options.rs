@@ -1,6 +1,6 @@
 //! The options of older job scripts that say what is to be seen of a job, on four running nodes.
 
-use crate::fixture::{job, said, tree};
+use crate::fixture::{job, said, tree, without_copper};
 use copper_tests::cluster::Cluster;
 use copper_tests::compare::Outcome;
 use copper_tests::session::wait_until;
@@ -18,14 +18,7 @@ fn script(cluster: &Cluster, name: &str) -> Command {
     command.arg(scripts.canonicalize().unwrap().join(name));
     let root = cluster.built("copper");
     command.env("COPPER_ROOT", root.parent().unwrap().parent().unwrap());
-    for name in [
-        "LD_PRELOAD",
-        "COPPER_RUNTIME_DIR",
-        "COPPER_VIEW",
-        "COPPER_JOB",
-    ] {
-        command.env_remove(name);
-    }
+    without_copper(&mut command);
     command
 }
 
