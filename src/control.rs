@@ -203,6 +203,11 @@ pub enum Table {
     Metadata,
 }
 
+impl Table {
+    /// All of them, by number.
+    pub const ALL: [Table; 3] = [Table::Data, Table::Tree, Table::Metadata];
+}
+
 /// The table that a family's calls are answered from.
 pub const fn table(family: Family) -> Table {
     match family {

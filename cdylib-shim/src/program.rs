@@ -101,7 +101,8 @@ const SCRIPTS_MAX: usize = 6;
 /// As much as the kernel reads of a program to see what it is.
 const HEAD: usize = 256;
 
-/// Whether the shim will be at work in a program, also where a `#!` line names another. True where it cannot be told.
+/// Whether the shim will be at work in a program, also where a `#!` line names another. True where it
+/// cannot be told.
 #[cold]
 #[inline(never)]
 pub(crate) fn takes_preload(directory: c_int, path: *const c_char) -> bool {

@@ -88,9 +88,7 @@ impl End {
     }
 }
 
-const TABLES: [Table; 3] = [Table::Data, Table::Tree, Table::Metadata];
-
-const _: () = assert!(TABLES.len() * End::ALL.len() <= CELL_COUNT);
+const _: () = assert!(Table::ALL.len() * End::ALL.len() <= CELL_COUNT);
 
 /// What a call is noted as, and in which cell: covered paths by table and [`End`], directories
 /// outside by [`Family`].
@@ -330,11 +328,11 @@ impl Memory {
             }
             _ => return,
         };
-        let of = match control {
-            Control::ResetDataEvents => &TABLES[..1],
-            Control::ResetTreeEvents => &TABLES[1..2],
-            Control::ResetMetadataEvents => &TABLES[2..],
-            _ => &TABLES,
+        let of: &[Table] = match control {
+            Control::ResetDataEvents => &[Table::Data],
+            Control::ResetTreeEvents => &[Table::Tree],
+            Control::ResetMetadataEvents => &[Table::Metadata],
+            _ => &Table::ALL,
         };
         for (at, claim) in self.taken() {
             if claim & 1 != Kind::Covered as u64 {

@@ -14,8 +14,6 @@ use copper_core::tree::paths::{Hot, Outside, Paths, may_be_worth_covering, name}
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 
-const TABLES: [Table; 3] = [Table::Data, Table::Tree, Table::Metadata];
-
 impl Engine {
     /// The paths that stand out on this node, which is `rank`.
     pub(super) fn paths(&self, rank: Rank) -> Paths {
@@ -57,7 +55,7 @@ impl Engine {
         let covered = noted.filter(|noted| noted.kind == Kind::Covered);
         let mut by_path: HashMap<(Vec<u8>, usize), HotPath> = HashMap::new();
         for noted in covered {
-            for (number, table) in TABLES.into_iter().enumerate() {
+            for (number, table) in Table::ALL.into_iter().enumerate() {
                 let calls = |end| noted.covered(table, end);
                 if End::ALL.into_iter().all(|end| calls(end) == 0) {
                     continue;
@@ -88,7 +86,7 @@ fn shown(noted: &Noted) -> String {
 
 fn hot(noted: &Noted) -> Hot {
     let of = |end| {
-        let calls = TABLES.map(|table| noted.covered(table, end));
+        let calls = Table::ALL.map(|table| noted.covered(table, end));
         calls.into_iter().fold(0, u64::saturating_add)
     };
     Hot {
