@@ -354,7 +354,7 @@ impl<M: MemoryMut> Writer<M> {
 
     fn insert(&mut self, index: &mut IndexUse, hash: u64, offset: u64) -> Result<(), Full> {
         let (_, mask) = layout::index_place(self.reader.word(index.header)).ok_or(Full)?;
-        if (index.used + 1) * 2 > mask + 1 {
+        if (index.used + 1) * 4 > mask + 1 {
             self.grow(index)?;
         }
         loop {
