@@ -35,7 +35,7 @@ const QUESTION_TIME: Duration = Duration::from_secs(60);
 
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
-const ORIGIN: u64 = 2;
+const WAKERS: u64 = 2;
 const STARTER: u64 = 3;
 const CLOSED: u64 = 4;
 const PEERS: u64 = 5;
@@ -126,14 +126,16 @@ impl<'a> Server<'a> {
         report: &'a dyn Report,
     ) -> Result<Server<'a>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("cannot make an epoll")?;
-        let watch = |source: &dyn AsFd, token: u64| {
+        let watch_for = |flags: epoll::EventFlags, source: &dyn AsFd, token: u64| {
             let data = epoll::EventData::new_u64(token);
-            epoll::add(&epoll, source.as_fd(), data, epoll::EventFlags::IN)
-                .context("cannot watch a descriptor")
+            epoll::add(&epoll, source.as_fd(), data, flags).context("cannot watch a descriptor")
         };
+        let watch = |source: &dyn AsFd, token| watch_for(epoll::EventFlags::IN, source, token);
         watch(&listener, LISTENER)?;
         watch(&signals, SIGNALS)?;
-        watch(&engine.origin().waker(), ORIGIN)?;
+        for waker in engine.wakers() {
+            watch_for(epoll::EventFlags::IN | epoll::EventFlags::ET, waker, WAKERS)?;
+        }
         watch(&engine.notifier(), CLOSED)?;
         for descriptor in engine.traffic_descriptors() {
             watch(&descriptor, PEERS)?;
@@ -265,7 +267,7 @@ impl<'a> Server<'a> {
             // much as a good part of an answer.
             LISTENER => drop(self.accept_one()),
             SIGNALS => self.end = Some(End::Signal),
-            ORIGIN | PEERS => {}
+            WAKERS | PEERS => {}
             CLOSED => self.engine.take_closed(),
             STARTER => self.starter_gone(),
             WATCHED => self.batch_job_ended(),

@@ -3,16 +3,16 @@
 
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Wakes the event loop, which waits for the descriptor among others.
+/// Wakes the event loop, which watches the descriptor among others, for its edges: each call of
+/// [`Waker::wake`] is an event, and nobody reads the descriptor.
 ///
-/// The loop looks far more often than it is woken, so a flag says whether there is something to take
-/// back.
+/// It stays readable, so whoever looked at its level would find it so for ever; and to have it read
+/// would leave the loop turning in vain where a thread that wakes it has not come round to say so,
+/// since it waits for the loop's core.
 #[derive(Debug)]
 pub(crate) struct Waker {
     descriptor: OwnedFd,
-    woken: AtomicBool,
 }
 
 impl Waker {
@@ -24,23 +24,12 @@ impl Waker {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         Ok(Waker {
             descriptor: eventfd(0, flags)?,
-            woken: AtomicBool::new(false),
         })
     }
 
-    /// Makes the descriptor readable.
+    /// Makes an event of the descriptor.
     pub(crate) fn wake(&self) {
         let _ = rustix::io::write(&self.descriptor, &1u64.to_ne_bytes());
-        // After the write: whoever sees the flag takes the write back, so that no readable descriptor
-        // is left without it.
-        self.woken.store(true, Ordering::Release);
-    }
-
-    /// Makes the descriptor unreadable, until the next call of [`Waker::wake`].
-    pub(crate) fn settle(&self) {
-        if self.woken.swap(false, Ordering::Acquire) {
-            let _ = rustix::io::read(&self.descriptor, &mut [0; 8]);
-        }
     }
 }
 
@@ -53,24 +42,26 @@ impl AsFd for Waker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-    fn is_readable(waker: &Waker) -> bool {
-        let mut polled = [PollFd::new(waker, PollFlags::IN)];
-        poll(&mut polled, Some(&Timespec::default())).expect("polled") == 1
-    }
+    use rustix::event::{Timespec, epoll};
 
     #[test]
-    fn it_is_readable_from_waking_to_settling() {
+    fn each_call_is_an_event_and_no_event_comes_twice() {
         let waker = Waker::new().expect("an eventfd");
-        assert!(!is_readable(&waker));
-        waker.settle();
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
+        let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&epoll, &waker, epoll::EventData::new_u64(0), edges).expect("watched");
+        let events = || {
+            let mut events = Vec::with_capacity(2);
+            let room = rustix::buffer::spare_capacity(&mut events);
+            epoll::wait(&epoll, room, Some(&Timespec::default())).expect("events")
+        };
+        assert_eq!(events(), 0);
         waker.wake();
         waker.wake();
-        assert!(is_readable(&waker));
-        waker.settle();
-        assert!(!is_readable(&waker));
+        assert_eq!(events(), 1);
+        assert_eq!(events(), 0);
         waker.wake();
-        assert!(is_readable(&waker));
+        assert_eq!(events(), 1);
+        assert_eq!(events(), 0);
     }
 }

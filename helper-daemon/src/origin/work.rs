@@ -13,7 +13,7 @@ use rustix::fs::CWD;
 use rustix::fs::inotify::{self, WatchFlags};
 use std::ffi::OsStr;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,9 +77,9 @@ impl Origin {
         })
     }
 
-    /// Readable when something has landed.
-    pub(crate) fn waker(&self) -> BorrowedFd<'_> {
-        self.waker.as_fd()
+    /// Has an event when something has landed.
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
     }
 
     /// Whether a thread works for the event loop, or is about to.
@@ -89,7 +89,6 @@ impl Origin {
 
     /// What has landed since the last call.
     pub(crate) fn landings(&self) -> Vec<Landing> {
-        self.waker.settle();
         self.landed.try_iter().collect()
     }
 

@@ -29,7 +29,7 @@ use rpc::Rpc;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -288,7 +288,6 @@ impl Peers {
     /// Does what can be done without waiting, and says what happened.
     pub(crate) fn poll(&mut self) -> Vec<Happened> {
         let mut happened = Vec::new();
-        self.waker.settle();
         while let Ok(event) = self.met.try_recv() {
             self.heed_meeting(event, &mut happened);
         }
@@ -358,9 +357,12 @@ impl Peers {
 
     /// Descriptors that become readable when there may be something to do.
     pub(crate) fn wait_descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let mut descriptors = self.transport.wait_descriptors();
-        descriptors.push(self.waker.as_fd());
-        descriptors
+        self.transport.wait_descriptors()
+    }
+
+    /// Has an event when a peer was met or refused.
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
     }
 
     /// Whether it is safe to wait for the descriptors.

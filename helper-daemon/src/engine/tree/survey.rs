@@ -5,6 +5,7 @@ use super::{Event, NOBODY, Waiter};
 use crate::engine::{Engine, Reply, Token};
 use crate::peers::Peers;
 use crate::status::{Calls, NamedPaths, Saved, Served, SlowNode, Survey};
+use crate::waker::Waker;
 use copper_core::request::Outcome;
 use copper_core::tree::Report;
 use std::os::fd::BorrowedFd;
@@ -127,6 +128,12 @@ impl Engine {
             .as_ref()
             .map(|peers| peers.wait_descriptors())
             .unwrap_or_default()
+    }
+
+    /// Who wakes the event loop from other threads.
+    pub(crate) fn wakers(&self) -> impl Iterator<Item = &Waker> {
+        let peers = self.peers.iter().map(Peers::waker);
+        peers.chain([self.origin.waker()])
     }
 
     /// When to look at the latest whether something has come from other helpers.
