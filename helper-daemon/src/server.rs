@@ -201,7 +201,10 @@ impl<'a> Server<'a> {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error).context("cannot wait for events"),
             }
-            if events.is_empty() && timeout == Some(Timespec::default()) {
+            if events.is_empty()
+                && timeout == Some(Timespec::default())
+                && !self.engine.read_ahead()
+            {
                 self.lender.lend(self.engine.origin().is_at_work());
             }
             self.alarm.clear_silent();
@@ -243,7 +246,8 @@ impl<'a> Server<'a> {
     }
 
     fn timeout(&mut self) -> Option<Timespec> {
-        if (self.bursts.goes_on() && self.lender.may_lend()) || !self.engine.may_wait() {
+        let stays_awake = self.bursts.goes_on() && self.lender.may_lend();
+        if stays_awake || self.engine.may_read_ahead() || !self.engine.may_wait() {
             return Some(Timespec::default());
         }
         let client = self.deadlines.first().map(|(first, _)| *first);

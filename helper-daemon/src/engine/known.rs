@@ -10,10 +10,6 @@ use copper_core::attributes::Attributes;
 use copper_core::catalog::reader::Kind;
 use copper_core::catalog::writer::{Child, Full, What};
 
-fn is_dots(name: &[u8]) -> bool {
-    matches!(name, b"." | b"..")
-}
-
 impl Engine {
     /// Makes one path known.
     pub(super) fn publish(&mut self, path: &OriginPath, said: &Said) -> Result<u64, Full> {
@@ -74,7 +70,7 @@ impl Engine {
             .names
             .iter()
             .enumerate()
-            .filter(|(_, name)| !is_dots(&name.name) && unknown(&name.name, name.inode))
+            .filter(|(_, name)| !name.is_dots() && unknown(&name.name, name.inode))
             .map(|(position, _)| position)
             .collect()
     }
@@ -104,7 +100,7 @@ impl Engine {
         let root = &path[..] == b"/";
         let mut children = Vec::with_capacity(names.len());
         for (position, name) in names.iter().enumerate() {
-            if vanished(position) || (root && !is_dots(&name.name) && !view::shows(&name.name)) {
+            if vanished(position) || (root && !name.is_dots() && !view::shows(&name.name)) {
                 continue;
             }
             let written = self.written.has(&join(path, &name.name));

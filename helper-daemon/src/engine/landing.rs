@@ -4,7 +4,7 @@
 use super::tree::Body;
 use super::{Engine, Wanted};
 use crate::origin::copy::{Looked, Why, version_of};
-use crate::origin::snapshot::NoListing;
+use crate::origin::snapshot::{Batches, NoListing};
 use crate::origin::work::{Extent, Landing};
 use crate::origin::{OriginPath, Said};
 use copper_core::attributes::Attributes;
@@ -29,9 +29,15 @@ impl Engine {
                 let reply = entry_reply(&said, encoded.as_deref());
                 self.hand_in_reply(id, reply, Some((object, Body::Entry(said, encoded))));
             }
-            Landing::Listed(id, object, Ok(listed)) => {
+            Landing::Listed(id, object, Ok(mut listed)) => {
                 let wanted = self.unknown_names(object.path(), &listed);
-                self.origin.ask_names(id, &object, listed, wanted);
+                match listed.take_said(&wanted) {
+                    Some(said) => {
+                        let (batches, _) = Batches::divide(listed, wanted, 1);
+                        self.take(Landing::Directory(id, object, batches, said));
+                    }
+                    None => self.origin.ask_names(id, &object, listed, wanted),
+                }
             }
             Landing::Listed(id, object, Err(why)) => {
                 let reply = listing_reply(why);

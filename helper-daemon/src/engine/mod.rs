@@ -393,7 +393,14 @@ impl Engine {
 
     fn step(&mut self, token: Token, task: &mut Task) -> Result<Step, Full> {
         match &task.goal {
-            Goal::Resolve(path) => self.resolve(&path.clone()),
+            Goal::Resolve(path) => {
+                let path = path.clone();
+                let step = self.resolve(&path);
+                if matches!(step, Ok(Step::Done(Outcome::Known))) {
+                    self.look_into_package(&path);
+                }
+                step
+            }
             Goal::Listing(path) => self.list(&path.clone()),
             Goal::Content(path) => {
                 let path = path.clone();

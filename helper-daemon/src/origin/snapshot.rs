@@ -1,6 +1,7 @@
 //! A directory of the origin, whole: its listing, then the attributes of every name in it.
 //!
-//! The listing is one job; the attributes are asked for in batches on all threads of the pool.
+//! The listing is one job; the attributes are asked for in batches on all threads of the pool, those of
+//! a few names at once with the listing.
 #![forbid(unsafe_code)]
 
 use super::{Counters, Said, attributes_of, count, entry};
@@ -24,6 +25,13 @@ pub(crate) struct Name {
     pub(crate) directory_type: u8,
 }
 
+impl Name {
+    /// Whether it is `.` or `..`.
+    pub(crate) fn is_dots(&self) -> bool {
+        matches!(&*self.name, b"." | b"..")
+    }
+}
+
 /// A directory's listing, in the origin's order.
 #[derive(Debug)]
 pub(crate) struct Listed {
@@ -33,6 +41,17 @@ pub(crate) struct Listed {
     pub(crate) attributes: Box<Attributes>,
     /// Its names, `.` and `..` included.
     pub(crate) names: Vec<Name>,
+    /// What was said of all of them but `.` and `..`, by position, where they are few.
+    said: Option<Vec<(usize, Said)>>,
+}
+
+impl Listed {
+    /// What was said of the names at the positions `wanted`; `None` where nobody has asked yet.
+    pub(crate) fn take_said(&mut self, wanted: &[usize]) -> Option<Vec<(usize, Said)>> {
+        let mut said = self.said.take()?;
+        said.retain(|(position, _)| wanted.contains(position));
+        Some(said)
+    }
 }
 
 /// Why there is no listing.
@@ -69,7 +88,15 @@ pub(crate) fn list(counters: &Counters, path: &[u8], limit: usize) -> Result<Lis
     }
     let attributes = attributes_of(counters, &directory, b"").map_err(NoListing::Failed)?;
     may_search(&directory, &attributes).map_err(NoListing::Failed)?;
+    let is_few = names.len() <= SMALLEST + DOTS;
+    let said = is_few.then(|| {
+        let others = names.iter().enumerate().filter(|(_, name)| !name.is_dots());
+        others
+            .map(|(position, name)| (position, entry::fetch_at(counters, &directory, &name.name)))
+            .collect()
+    });
     Ok(Listed {
+        said,
         directory: Arc::new(directory),
         attributes: Box::new(attributes),
         names,

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 /// Questions that come no farther apart are a burst; so long the loop looks for the next one.
-const GAP: Duration = Duration::from_millis(1);
+const GAP: Duration = Duration::from_millis(2);
 /// So many questions in quick succession are none yet.
 const FIRST: u32 = 3;
 

@@ -266,9 +266,6 @@ impl Engine {
                 let event = invalidate(NOBODY, &std::mem::take(&mut self.touched));
                 self.hand_in(event);
             }
-            if self.tree.events.is_empty() {
-                self.read_ahead();
-            }
             let Some(event) = self.tree.events.pop_front() else {
                 return;
             };

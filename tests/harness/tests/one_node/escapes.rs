@@ -159,6 +159,57 @@ fn modules_are_read_ahead_and_nothing_else_is() {
     assert_eq!(origin.counts().unwrap().total(), 0);
 }
 
+/// What Python does first with a package is to look for an extension module of that name.
+#[test]
+fn a_package_that_is_looked_for_has_its_compiled_module_fetched() {
+    let scratch = environment::scratch();
+    let source = scratch.path().join("source");
+    let compiled = |package: &str, module: &str| format!("{package}/__pycache__/{module}.x-1.pyc");
+    for package in ["first", "second", "third"] {
+        std::fs::create_dir_all(source.join(package).join("__pycache__")).unwrap();
+        for module in ["__init__", "a", "b"] {
+            std::fs::write(source.join(compiled(package, module)), "x").unwrap();
+        }
+    }
+    let mount = scratch.path().join("modules");
+    let origin = origin::slow(&source, &mount, &Load::none());
+    let session = Session::start(&[&mount]);
+    let is_there = |path: &str| {
+        let mut test = session.command(Way::Covered, "test");
+        test.arg("-e").arg(mount.join(path));
+        Outcome::of(&mut test).status.success()
+    };
+    let read = |path: &str| {
+        let mut cat = session.command(Way::Covered, "cat");
+        assert!(Outcome::of(cat.arg(mount.join(path))).status.success());
+    };
+    let cached_becomes = |files: u64| {
+        wait_until(Duration::from_secs(20), || {
+            session.status_number(["cached", "files"]) == files
+        })
+    };
+    assert!(!is_there("first/__init__.x-1-linux-gnu.so"));
+    read(&compiled("first", "__init__"));
+    assert!(
+        cached_becomes(1),
+        "nobody knows yet what Python's modules are called"
+    );
+    assert!(!is_there("third/other.x-1-linux-gnu.so"));
+    assert!(cached_becomes(1), "that is no package's own module");
+    assert!(!is_there("second/__init__.x-1-linux-gnu.so"));
+    assert!(cached_becomes(2));
+    let opened = origin.counts().unwrap().of(Operation::Open);
+    assert_eq!(opened, 2, "{:#?}", origin.counts().unwrap().paths);
+    origin.reset().unwrap();
+    read(&compiled("second", "__init__"));
+    assert_eq!(origin.counts().unwrap().total(), 0);
+    read(&compiled("second", "a"));
+    assert!(
+        cached_becomes(4),
+        "two modules of the package were asked for"
+    );
+}
+
 /// Walks inside libc. Under a covered prefix a walk that changes the working directory is in the
 /// origin's directories, and is left out.
 fn walks_stay_away_from_the_origin(way: Way, changing: &str) {
