@@ -24,8 +24,8 @@ pub struct Shape {
 
 /// Looks at an absolute path's text.
 ///
-/// The loop has no early exit, so that it runs over many bytes at a time; a `/.` that begins a
-/// hidden name is told from the component `.` only where one occurs.
+/// A `/.` that begins a hidden name is told from the component `.` only where one occurs.
+#[inline(always)]
 pub fn shape(path: &[u8]) -> Shape {
     let Some((last, _)) = path.split_last() else {
         return Shape { normal: false };
@@ -35,13 +35,38 @@ pub fn shape(path: &[u8]) -> Shape {
             normal: path == b"/",
         };
     }
-    let pairs = path[1..].iter().zip(path);
-    let suspicious = pairs.fold(false, |suspicious, (&byte, &before)| {
-        suspicious | (((byte == b'/') | (byte == b'.')) & (before == b'/'))
-    });
     Shape {
-        normal: !suspicious || components_are_normal(path),
+        normal: !is_suspicious(&path[..path.len() - 1], &path[1..]) || components_are_normal(path),
     }
+}
+
+/// Whether there is a slash in `before` where in `after`, as long, there is a slash or a dot. Without an
+/// early exit, so that it looks at `WIDTH` bytes at a time; the last ones may count twice.
+#[inline(always)]
+fn is_suspicious(before: &[u8], after: &[u8]) -> bool {
+    let (Some(before_end), Some(after_end)) =
+        (before.last_chunk::<WIDTH>(), after.last_chunk::<WIDTH>())
+    else {
+        return core::iter::zip(before, after)
+            .any(|(&before, &after)| follows_slash(before, after) != 0);
+    };
+    let pairs = core::iter::zip(before.as_chunks().0, after.as_chunks().0);
+    let found = pairs.fold([0; WIDTH], found_in);
+    found_in(found, (before_end, after_end)) != [0; WIDTH]
+}
+
+#[inline(always)]
+fn found_in(mut found: [u8; WIDTH], (before, after): (&[u8; WIDTH], &[u8; WIDTH])) -> [u8; WIDTH] {
+    for at in 0..WIDTH {
+        found[at] |= follows_slash(before[at], after[at]);
+    }
+    found
+}
+
+/// Not 0 where `after` is a slash or a dot and follows a slash.
+#[inline(always)]
+fn follows_slash(before: u8, after: u8) -> u8 {
+    u8::from(before == b'/') & (u8::from(after == b'/') | u8::from(after == b'.'))
 }
 
 #[cold]
@@ -191,7 +216,7 @@ fn starts_with_short(text: &[u8], start: &[u8]) -> bool {
 const WIDTH: usize = 16;
 
 /// Whether `path` is `prefix` or lies below it; both in normal form.
-#[inline]
+#[inline(always)]
 pub fn is_within(path: &[u8], prefix: &[u8]) -> bool {
     if prefix == b"/" {
         return path.first() == Some(&b'/');

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 IMPORT = "import numpy, scipy.sparse, pandas"
+PROCESSES_PER_ROUND = 5
 CALLS = ["stat_hit", "stat_miss", "open_read_close", "list_300", "stat_uncovered"]
 NAMES = {
     "stat_hit": "stat of an existing file, ns",
@@ -157,12 +158,16 @@ class Bench:
 
     def call_round(self, warm):
         tree = self.scratch / "tree"
-        self.measure_calls("ext4", "warm", tree)
-        self.measure_calls("tmpfs", "warm", self.memory / "tree")
-        self.measure_calls("copper warm", "warm", tree, warm.shimmed)
-        self.measure_calls("view warm", "warm", f"{warm.environment['COPPER_VIEW']}{tree}", warm.shimmed)
+        # Where the kernel puts a process's memory makes up to a tenth of such short calls.
+        for _ in range(PROCESSES_PER_ROUND):
+            self.measure_calls("ext4", "warm", tree)
+            self.measure_calls("tmpfs", "warm", self.memory / "tree")
+            self.measure_calls("copper warm", "warm", tree, warm.shimmed)
+            view = f"{warm.environment['COPPER_VIEW']}{tree}"
+            self.measure_calls("view warm", "warm", view, warm.shimmed)
+            with warm.uncounted():
+                self.measure_calls("copper uncounted", "warm", tree, warm.shimmed)
         with warm.uncounted():
-            self.measure_calls("copper uncounted", "warm", tree, warm.shimmed)
             self.time_start("start_true", "copper uncounted", warm.shimmed)
         with Helper(self, [tree]) as cold:
             self.measure_calls("copper cold", "cold", tree, cold.shimmed)
@@ -344,7 +349,7 @@ def print_tables(report):
     where = report["machine"]
     print(f"Machine: {where['cpu']}, {where['cores']} cores, Linux {where['kernel']}, "
           f"{where['libc']}, Python {where['python']}, load {where['load_average']:.1f} at the start. "
-          f"Medians of {report['rounds']} rounds, interleaved.\n")
+          f"Medians of {report['rounds']} rounds, interleaved, of single calls with {PROCESSES_PER_ROUND} processes in each.\n")
     variants = ["ext4", "tmpfs", "copper warm", "copper uncounted", "view warm", "copper cold",
                 "plain"]
     titles = ["native ext4 warm", "native tmpfs", "copper warm", "the same, not counted", "view warm",

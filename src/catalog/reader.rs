@@ -9,6 +9,7 @@ use super::memory::{Memory, Part, from_bytes};
 use crate::attributes::Attributes;
 use crate::path;
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How many slots a look-up tries; the writer grows the index long before.
 pub const PROBES: u64 = 256;
@@ -18,10 +19,19 @@ const FIXED: usize = (record::PATH - record::HEAD) as usize;
 /// Where the attributes lie in that part.
 const ATTRIBUTES: usize = (record::ATTRIBUTES - record::HEAD) as usize;
 
+/// How many directories are remembered, by the lengths of their paths.
+const REMEMBERED: usize = 16;
+
 /// A catalog in some memory.
 pub struct Reader<M> {
     memory: M,
+    directories: Directories,
 }
+
+/// Where the records of directories lie in which something was looked for; 0 where none was. In cache
+/// lines of their own: threads write here, and read what lies beside.
+#[repr(align(64))]
+struct Directories([AtomicU64; REMEMBERED]);
 
 /// One path's record, checked to be in bounds.
 #[derive(Clone, Copy)]
@@ -117,7 +127,10 @@ pub enum Content {
 impl<M: Memory> Reader<M> {
     /// Reads `memory`, whose header may be anything.
     pub const fn new(memory: M) -> Reader<M> {
-        Reader { memory }
+        Reader {
+            memory,
+            directories: Directories([const { AtomicU64::new(0) }; REMEMBERED]),
+        }
     }
 
     /// The memory itself.
@@ -194,10 +207,33 @@ impl<M: Memory> Reader<M> {
         index: &Index<impl Part<'m>>,
         path: &[u8],
     ) -> Option<Record<'m>> {
-        index.probe(path::hash(path), |offset| {
-            let found = self.record(offset)?;
-            path::same(found.path(), path).then_some(found)
-        })
+        index.probe(path::hash(path), |offset| self.record_of(offset, path))
+    }
+
+    /// The live record of a directory in which something is looked for. Programs look for many names in
+    /// one directory, so where its record lies is remembered: that spares the way through the index.
+    #[inline(always)]
+    pub(super) fn directory_by<'m>(
+        &'m self,
+        index: &Index<impl Part<'m>>,
+        path: &[u8],
+    ) -> Option<Record<'m>> {
+        let remembered = &self.directories.0[path.len() % REMEMBERED];
+        let offset = remembered.load(Ordering::Acquire);
+        if offset != 0
+            && let Some(found) = self.record_of(offset, path).filter(Record::is_live)
+        {
+            return Some(found);
+        }
+        let found = self.find_by(index, path).filter(Record::is_live)?;
+        remembered.store(found.offset, Ordering::Release);
+        Some(found)
+    }
+
+    /// The record at `offset`, if it is one of `path`.
+    fn record_of(&self, offset: u64, path: &[u8]) -> Option<Record<'_>> {
+        let found = self.record(offset)?;
+        path::same(found.path(), path).then_some(found)
     }
 
     /// The record at `offset`, if its parts lie within their segment.

@@ -92,8 +92,8 @@ pub fn look_up<'m, M: Memory>(
         return None;
     }
     let directory = reader
-        .find_by(&index, parent)
-        .filter(|directory| directory.is_live() && directory.is_directory())?;
+        .directory_by(&index, parent)
+        .filter(Record::is_directory)?;
     if !directory.was_complete() || !scope.may_search(directory.attributes()) {
         return None;
     }

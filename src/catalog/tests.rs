@@ -166,6 +166,37 @@ fn a_complete_directory_answers_for_missing_names() {
 }
 
 #[test]
+fn a_directory_in_which_names_were_missing_is_not_taken_for_another_or_an_older_one() {
+    let mut writer = small_tree();
+    writer
+        .publish_directory(b"/lus/two", &directory(4), &[])
+        .expect("room");
+    let is_absent = |writer: &Writer<Whole>, path: &[u8]| {
+        let found = look_up(writer.reader(), &Everything, path, FOLLOW);
+        matches!(found, Some(Resolution::Absent { .. }))
+    };
+    let (env, two): (&[u8], &[u8]) = (b"/lus/env/nothing", b"/lus/two/nothing");
+    for _ in 0..2 {
+        assert!(is_absent(&writer, env) && is_absent(&writer, two));
+        let known = look_up(writer.reader(), &Everything, b"/lus/env/data", FOLLOW);
+        assert!(matches!(known, Some(Resolution::Found(_))));
+    }
+    writer.retire(b"/lus/two");
+    assert!(is_absent(&writer, env) && !is_absent(&writer, two));
+    let (dir, data) = (directory(5), file(11, 1));
+    writer
+        .publish_directory(b"/lus/two", &dir, &[named(b"nothing", &data, b"")])
+        .expect("room");
+    let known = look_up(writer.reader(), &Everything, two, FOLLOW);
+    assert!(matches!(known, Some(Resolution::Found(_))));
+    assert!(is_absent(&writer, b"/lus/two/other"));
+    writer
+        .publish(b"/lus/two", What::Present(&file(6, 0), b""))
+        .expect("room");
+    assert!(!is_absent(&writer, b"/lus/two/other"));
+}
+
+#[test]
 fn a_path_in_no_normal_form_is_neither_found_nor_absent_at_once() {
     let writer = small_tree();
     for path in [
