@@ -178,18 +178,20 @@ class Bench:
             ("start_true", "load_200", warm.shimmed),
             ("start_true_audit", "load_200_audit", warm.audited),
         ]:
-            for variant, environment in [("ext4", {}), ("copper warm", environment)]:
-                self.time_start(start, variant, environment)
-                line = self.run([self.calls, "--load", self.first_library], environment)
-                self.add(load, variant, float(line.split()[1]) / 1e6)
+            for _ in range(PROCESSES_PER_ROUND):
+                self.time_start(start, "copper warm", environment)
+                for variant, loaded_under in [("ext4", {}), ("copper warm", environment)]:
+                    line = self.run([self.calls, "--load", self.first_library], loaded_under)
+                    self.add(load, variant, float(line.split()[1]) / 1e6)
 
     def time_start(self, row, variant, environment):
         # What spawns the programs runs without what they run under.
         environment = dict(environment)
-        environment["BENCH_PRELOAD"] = environment.pop("LD_PRELOAD", "")
+        environment["BENCH_PRELOAD"] = environment.pop("LD_PRELOAD")
         environment["BENCH_AUDIT"] = environment.pop("LD_AUDIT", "")
-        line = self.run([self.calls, "--spawn", "200"], environment)
-        self.add(row, variant, float(line.split()[1]) / 1e6)
+        lines = self.run([self.calls, "--spawn", "100"], environment).splitlines()
+        for started, line in zip(["ext4", variant], lines):
+            self.add(row, started, float(line.split()[1]) / 1e6)
 
     def import_round(self, warm):
         view = f"{warm.environment['COPPER_VIEW']}{self.packages}"

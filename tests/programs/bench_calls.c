@@ -1,6 +1,6 @@
 /* Times single calls: `bench_calls TREE UNCOVERED` prints `name nanoseconds` for each, the median
  * of many batches; `bench_calls --first TREE` the same for paths that are used for the first time;
- * `bench_calls --spawn COUNT` the start of /bin/true with $BENCH_PRELOAD preloaded and under
+ * `bench_calls --spawn COUNT` the start of /bin/true, in turns plain and with $BENCH_PRELOAD preloaded and under
  * $BENCH_AUDIT; `bench_calls --load LIBRARY` one dlopen.
  *
  * TREE holds what scripts/bench/single_node.py makes: `small/N`, 16 KiB each, and `many`, a
@@ -87,23 +87,36 @@ static char **paths_of(const char *tree, const char *pattern) {
 
 extern char **environ;
 
+/* The environment of the programs to be timed: with what they run under, where that is given. */
+static char **environment_of(int plain) {
+    const char *const names[] = {"LD_PRELOAD", "LD_AUDIT"}, *const from[] = {"BENCH_PRELOAD", "BENCH_AUDIT"};
+    int count = 0;
+    while (environ[count]) count++;
+    char **made = calloc(count + 3, sizeof *made);
+    memcpy(made, environ, count * sizeof *made);
+    for (int i = 0; i < 2 && !plain; i++) {
+        const char *value = getenv(from[i]);
+        if (value && *value && asprintf(&made[count++], "%s=%s", names[i], value) < 0) exit(1);
+    }
+    return made;
+}
+
 static void spawn(int count) {
-    double *times = calloc(count, sizeof *times);
-    const char *preload = getenv("BENCH_PRELOAD");
-    if (preload && *preload) setenv("LD_PRELOAD", preload, 1);
-    const char *audit = getenv("BENCH_AUDIT");
-    if (audit && *audit) setenv("LD_AUDIT", audit, 1);
-    char *arguments[] = {"true", NULL};
-    for (int i = 0; i < count; i++) {
+    const char *const names[] = {"plain", "preloaded"};
+    char **environments[] = {environment_of(1), environment_of(0)}, *arguments[] = {"true", NULL};
+    double *times[] = {calloc(count, sizeof(double)), calloc(count, sizeof(double))};
+    for (int i = 0; i < 2 * count; i++) {
         pid_t child;
         int status;
         double start = now();
-        if (posix_spawn(&child, "/bin/true", NULL, NULL, arguments, environ) != 0) fail("/bin/true");
+        if (posix_spawn(&child, "/bin/true", NULL, NULL, arguments, environments[i % 2]) != 0) fail("/bin/true");
         if (waitpid(child, &status, 0) < 0 || status != 0) fail("/bin/true");
-        times[i] = now() - start;
+        times[i % 2][i / 2] = now() - start;
     }
-    qsort(times, count, sizeof *times, compare);
-    printf("start_true %.1f\n", times[count / 2]);
+    for (int i = 0; i < 2; i++) {
+        qsort(times[i], count, sizeof **times, compare);
+        printf("%s %.1f\n", names[i], times[i][count / 2]);
+    }
 }
 
 /* The time of one dlopen in each of `count` processes, which have loaded nothing else. */
