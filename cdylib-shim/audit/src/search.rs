@@ -12,6 +12,7 @@ use crate::place::{Known, Place, session};
 use crate::session::{self, Session};
 use crate::stored::{Room, is_library};
 use crate::system;
+use copper_core::catalog::layout::header;
 use copper_core::catalog::reader::Record;
 use copper_core::path::{self, PATH_MAX};
 use copper_core::request::{Operation, Outcome};
@@ -261,12 +262,12 @@ fn along_library_path(name: &[u8]) -> Search {
 /// The search along a list of directories.
 fn along(list: &[u8], separators: &[u8], name: &[u8], requester: Requester) -> Search {
     let mut passed = false;
+    let (mut room, mut rooms) = ([0u8; PATH_MAX + 1], [[0u8; PATH_MAX + 1]; 2]);
     for element in list.split(|byte| separators.contains(byte)) {
-        let mut room = [0u8; PATH_MAX + 1];
         let Some(length) = requester.expand(element, &mut room) else {
             return Search::Doubt;
         };
-        match in_directory(&room[..length], name) {
+        match in_directory(&room[..length], name, &mut rooms) {
             Search::GoesOn { covered } => passed |= covered,
             ended => return ended,
         }
@@ -287,12 +288,60 @@ const VARIANTS: [&[u8]; 6] = [
 #[cfg(target_arch = "aarch64")]
 const VARIANTS: [&[u8]; 4] = [b"glibc-hwcaps", b"tls", b"atomics", b"aarch64"];
 
-fn in_directory(directory: &[u8], name: &[u8]) -> Search {
+/// A directory that holds no variants, as the catalog was then.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Plain {
+    /// Where the directory's record lies; 0 for none.
+    directory: u64,
+    generation: u64,
+    losses: u64,
+}
+
+/// Directories that a search has found plain, which the next search will most likely look into as well.
+struct PlainOnes([Cell<Plain>; 16]);
+
+// SAFETY: only used from calls of the loader, which makes them under its lock.
+unsafe impl Sync for PlainOnes {}
+
+static PLAIN: PlainOnes = PlainOnes(
+    [const {
+        Cell::new(Plain {
+            directory: 0,
+            generation: 0,
+            losses: 0,
+        })
+    }; 16],
+);
+
+/// Whether a directory, whose record this is, holds none of the variants, as far as is known.
+fn is_plain(place: &Place<'_>, found: &Record<'_>, room: &mut [u8; PATH_MAX + 1]) -> bool {
+    let catalog = &place.session.catalog;
+    let now = Plain {
+        directory: found.offset(),
+        generation: catalog.word(header::GENERATION),
+        losses: catalog.word(header::LOSSES),
+    };
+    let remembered = &PLAIN.0[now.directory as usize / 8 % PLAIN.0.len()];
+    if remembered.get() == now {
+        return true;
+    }
+    let is_absent = |variant: &&[u8]| {
+        let child = place.child(variant, room);
+        child.is_some_and(|child| matches!(child.resolve(), Known::Absent))
+    };
+    let is_plain = VARIANTS.iter().all(is_absent);
+    if is_plain {
+        remembered.set(now);
+    }
+    is_plain
+}
+
+fn in_directory(directory: &[u8], name: &[u8], rooms: &mut [[u8; PATH_MAX + 1]; 2]) -> Search {
     let Some(session) = session() else {
         return Search::Doubt;
     };
-    let mut room = [0u8; PATH_MAX + 1];
-    let Some(place) = Place::of(session, directory, &mut room) else {
+    let [room, room_of_child] = rooms;
+    let Some(place) = Place::of(session, directory, room) else {
         return if system::holds_any(directory, name, &VARIANTS) {
             Search::Doubt
         } else {
@@ -300,18 +349,15 @@ fn in_directory(directory: &[u8], name: &[u8]) -> Search {
         };
     };
     match place.resolve() {
-        Known::Found(found) if found.is_directory() => {}
+        Known::Found(found) if found.is_directory() => {
+            if !is_plain(&place, &found, room_of_child) {
+                return Search::Doubt;
+            }
+        }
         Known::Found(_) | Known::Absent => return Search::GoesOn { covered: true },
         Known::Doubt => return Search::Doubt,
     }
-    let mut room = [0u8; PATH_MAX + 1];
-    for variant in VARIANTS {
-        let child = place.child(variant, &mut room);
-        if !child.is_some_and(|child| matches!(child.resolve(), Known::Absent)) {
-            return Search::Doubt;
-        }
-    }
-    let Some(library) = place.child(name, &mut room) else {
+    let Some(library) = place.child(name, room_of_child) else {
         return Search::Doubt;
     };
     match library.resolve() {
