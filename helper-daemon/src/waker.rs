@@ -7,9 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Wakes the event loop, which watches the descriptor among others, for its edges: each call of
 /// [`Waker::wake`] is an event, and nobody reads the descriptor.
 ///
-/// It stays readable, so whoever looked at its level would find it so for ever; and to have it read
-/// would leave the loop turning in vain where a thread that wakes it has not come round to say so,
-/// since it waits for the loop's core.
+/// So nothing has to be taken back, which the loop and a thread that wakes it would have to agree on: the
+/// thread may be stopped at any place, in favour of the loop itself.
 #[derive(Debug)]
 pub(crate) struct Waker {
     descriptor: OwnedFd,
