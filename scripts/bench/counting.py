@@ -16,15 +16,6 @@ KEPT, NOT_KEPT = "journal", "no journal"
 
 
 class Counting(Bench):
-    def prepare(self):
-        tree = self.scratch / "tree"
-        (tree / "small").mkdir(parents=True)
-        (tree / "many").mkdir()
-        for number in range(300):
-            (tree / "small" / str(number)).write_bytes(os.urandom(16 * 1024))
-            (tree / "many" / f"name-{number}").touch()
-        (self.scratch / "uncovered").touch()
-
     def counting_round(self, warm, variant):
         self.measure_calls(variant, "warm", self.scratch / "tree", warm.shimmed)
         self.time_start("start_true", variant, warm.shimmed)
@@ -41,8 +32,7 @@ class Counting(Bench):
                 self.add(f"{row}_helper", variant, ticks * 1000 / os.sysconf("SC_CLK_TCK"))
 
     def measure(self):
-        self.prepare()
-        with Helper(self, [self.scratch / "tree", self.packages]) as warm:
+        with Helper(self, [self.make_tree(), self.packages]) as warm:
             for _ in range(2):
                 self.time_import(self.packages, warm.shimmed)
             for number in range(self.rounds):

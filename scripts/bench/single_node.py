@@ -116,7 +116,8 @@ class Bench:
     def add(self, row, variant, value):
         self.results.setdefault(row, {}).setdefault(variant, []).append(value)
 
-    def prepare(self):
+    def make_tree(self):
+        """What `bench_calls` is run on."""
         tree = self.scratch / "tree"
         (tree / "small").mkdir(parents=True)
         (tree / "many").mkdir()
@@ -124,6 +125,10 @@ class Bench:
             (tree / "small" / str(number)).write_bytes(os.urandom(16 * 1024))
             (tree / "many" / f"name-{number}").touch()
         (self.scratch / "uncovered").touch()
+        return tree
+
+    def prepare(self):
+        tree = self.make_tree()
         self.first_library = build_closure(tree / "libraries")
         shutil.copytree(tree, self.memory / "tree")
         shutil.copytree(self.packages, self.memory / "packages", symlinks=True)

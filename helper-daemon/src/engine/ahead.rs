@@ -181,11 +181,11 @@ impl Engine {
 
     /// Asks for the next file, unless enough is under way; says whether it did.
     pub(crate) fn read_ahead(&mut self) -> bool {
-        if self.store.room() < ROOM_LEFT {
-            self.ahead.next.clear();
-        }
         if !self.may_read_ahead() {
             return false;
+        }
+        if self.store.room() < ROOM_LEFT {
+            self.ahead.next.clear();
         }
         let Some(path) = self.ahead.next.pop_front() else {
             return false;

@@ -90,10 +90,8 @@ pub(crate) fn list(counters: &Counters, path: &[u8], limit: usize) -> Result<Lis
     may_search(&directory, &attributes).map_err(NoListing::Failed)?;
     let is_few = names.len() <= SMALLEST + DOTS;
     let said = is_few.then(|| {
-        let others = names.iter().enumerate().filter(|(_, name)| !name.is_dots());
-        others
-            .map(|(position, name)| (position, entry::fetch_at(counters, &directory, &name.name)))
-            .collect()
+        let others = (0..names.len()).filter(|&position| !names[position].is_dots());
+        ask(counters, &directory, &names, others)
     });
     Ok(Listed {
         said,
@@ -101,6 +99,21 @@ pub(crate) fn list(counters: &Counters, path: &[u8], limit: usize) -> Result<Lis
         attributes: Box::new(attributes),
         names,
     })
+}
+
+/// Asks for the attributes of the names at some positions.
+fn ask(
+    counters: &Counters,
+    directory: &OwnedFd,
+    names: &[Name],
+    positions: impl Iterator<Item = usize>,
+) -> Vec<(usize, Said)> {
+    positions
+        .map(|position| {
+            let name = &names[position].name;
+            (position, entry::fetch_at(counters, directory, name))
+        })
+        .collect()
 }
 
 /// Whether names in the directory can be asked for at all: where they cannot, a missing name must
@@ -173,12 +186,8 @@ impl Batches {
         counters: &Counters,
         range: std::ops::Range<usize>,
     ) -> Option<Vec<(usize, Said)>> {
-        let mut said = Vec::with_capacity(range.len());
-        for &position in &self.wanted[range] {
-            let name = &self.listed.names[position].name;
-            let answer = entry::fetch_at(counters, &*self.listed.directory, name);
-            said.push((position, answer));
-        }
+        let wanted = self.wanted[range].iter().copied();
+        let mut said = ask(counters, &self.listed.directory, &self.listed.names, wanted);
         let mut all = self
             .said
             .lock()
